@@ -1,0 +1,41 @@
+# Two commands do everything on a fresh Debian 12 machine, as root: `make demo` and `make test`.
+# Each sets up what is missing first and is quick when nothing is.
+
+PYTHON ?= /usr/bin/python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMPS := $(VENV)/.stamps
+
+.PHONY: demo test lint bench lock setup clean
+.DEFAULT_GOAL := help
+
+help: ## this list
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+demo: setup ## capture a disk and print it onto another, on this machine
+	$(BIN)/python -m demo
+
+test: setup ## unit tests, then integration tests on real tools
+	scripts/test
+
+lint: setup ## ruff, mypy, import contracts
+	scripts/lint
+
+bench: setup ## side by side with the bare pipes
+	$(BIN)/python -m bench
+
+setup: $(STAMPS)/python ## packages and the virtual environment
+
+$(STAMPS)/apt: apt-packages.txt
+	scripts/install-packages apt-packages.txt
+	@mkdir -p $(VENV)/.stamps && touch $@
+
+$(STAMPS)/python: $(STAMPS)/apt requirements/dev.lock pyproject.toml
+	scripts/install-python $(PYTHON) $(VENV)
+	@touch $@
+
+lock: setup ## renew requirements/*.lock from pyproject.toml
+	scripts/lock $(BIN)/uv
+
+clean: ## remove what was built here
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*

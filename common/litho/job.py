@@ -1,0 +1,52 @@
+"""What a node is to do: one capture or one restore, as data.
+
+A `Job` is made by the controller from `litho nodeset` (and travels to the node in the answer to its claim), or by
+`litho-agent capture|restore` from its own command line. The agent hands it to its worker process unchanged.
+Everything that a person may choose has its field here, with the default that holds when nobody chose.
+An empty string means "not asked for": the kernel command line may fill it, then the rules decide.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+
+Short = Annotated[str, msgspec.Meta(max_length=256)]
+EngineName = Literal["", "partimage", "partimage-ng", "partclone", "raw"]
+Compression = Literal["zstd", "gzip", "none"]
+Then = Literal["", "reboot", "poweroff", "stay"]
+Fit = Literal["keep", "grow"]
+OnDirty = Literal["refuse", "repair", "raw"]
+OnBadSector = Literal["stop", "continue"]
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One capture or restore."""
+
+    action: Literal["capture", "restore"]
+    image: Annotated[str, msgspec.Meta(max_length=128)]
+    """The image's name; checked by `litho.library.names` where it is used."""
+    version: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """Restore: which version; 0 is the current one."""
+    disk: Short = ""
+    """Selector of the target disk: `sda`, `/dev/disk/by-path/...`, `serial=...`, joined by commas; empty: the rule chooses."""
+    engine: EngineName = ""
+    """Which engine saves the partitions; empty: by file system. A restore takes what the manifest says."""
+    compress: Compression = "zstd"
+    level: Annotated[int, msgspec.Meta(ge=1, le=19)] = 1
+    """Compression level, 1 to 19 for zstd; gzip takes at most 9."""
+    then: Then = ""
+    """What the node does after the job; empty: reboot in the rootimg, stay elsewhere."""
+    fit: Fit = "keep"
+    """Restore to a larger disk: keep the partitions as they were, or grow the last one."""
+    on_dirty: OnDirty = "refuse"
+    on_bad_sector: OnBadSector = "stop"
+    skip_unknown: bool = False
+    """Capture: leave out partitions on which no known file system lies (their place in the table stays)."""
+    allow: tuple[Short, ...] = ()
+    """Guards that the task lifts, by the name that the guard's refusal gives: `mounted`, `removable`, `held`, ..."""
+    vcl_markers: bool = False
+    """Capture: write `<image>.img.capturedone` or `.capturefailed` beside the image, for Apache VCL."""
+    labels: dict[Short, Short] = {}
+    """Capture: free words kept in the manifest."""
