@@ -1,0 +1,179 @@
+"""The agent's side of the worker: a child process of its own moves the bytes of one disk's job.
+
+    agent (asyncio) ── order: one JSON line on stdin ──> worker (threads, engines, pipes)
+                    <── events, ticks, notes: JSON lines on stdout ──
+
+So the agent stays able to answer, report and cancel whatever the job does, and a crash of an engine, an out-of-memory kill or a
+system call that hangs takes nothing with it. The worker dies with the agent, and the engines with the worker.
+
+A job's failure is an answer here, not an exception: `run` always returns how it ended. A worker that dies without saying so is
+answered for: what it left in the library is swept up, and the reason names how it died.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from litho import process
+from litho.errors import LithoError
+from litho.job import Job
+from litho.library import Library, Owner, care
+from litho.messages import Failed, Planned, Started, Stopped, Succeeded
+from litho.progress import Progress
+
+log = logging.getLogger("litho_agent.mover")
+
+CANCEL_GRACE_S = 1.5
+"""Seconds that a worker has to stop by itself after a cancel; then it is killed."""
+_LONGEST_LINE = 4 * 1024 * 1024
+
+
+class WorkOrder(msgspec.Struct, frozen=True, kw_only=True):
+    """What the worker is handed."""
+
+    job: Job
+    library: str
+    """The library's directory, already mounted."""
+    owner: Owner
+    node: str = ""
+
+
+class Tick(msgspec.Struct, frozen=True, kw_only=True, tag="tick"):
+    """How far the job is; a few times a second."""
+
+    progress: Progress
+
+
+class Note(msgspec.Struct, frozen=True, kw_only=True, tag="note"):
+    """Something a person should know although the job goes on."""
+
+    text: str
+
+
+class Touching(msgspec.Struct, frozen=True, kw_only=True, tag="touching"):
+    """The target disk is written to from now on; remembered so that a dead worker's answer tells the truth."""
+
+
+End = Succeeded | Failed | Stopped
+News = Planned | Started | Tick | Note
+_Line = Planned | Started | Succeeded | Failed | Stopped | Tick | Note | Touching
+
+
+def encode_line(message: _Line) -> bytes:
+    """One line of the worker's output."""
+    return msgspec.json.encode(message) + b"\n"
+
+
+async def run(order: WorkOrder, hear: Callable[[News], None], cancel: asyncio.Event) -> End:
+    """Let a worker do `order`; `hear` is called with its news. Answers how it ended; never raises for a failed job.
+
+    After `cancel` is set it ends within two seconds.
+    """
+    argv = [sys.executable, "-m", "litho_agent.worker"]
+    env = {key: os.environ[key] for key in ("PYTHONPATH",) if key in os.environ}
+    try:
+        child = await process.start_async(
+            argv,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env=env,
+            limit=_LONGEST_LINE,
+        )
+    except (LithoError, OSError) as exc:
+        return Failed(code="worker-died", reason=f"the worker process could not be started ({exc})")
+    assert child.stdin and child.stdout and child.stderr  # noqa: S101 - the three pipes were asked for
+    ear = _Ear(hear)
+    canceller = asyncio.create_task(_cancel(child, cancel), name="worker-cancel")
+    words = asyncio.create_task(_last_words(child.stderr), name="worker-stderr")
+    try:
+        with contextlib.suppress(ConnectionError):
+            child.stdin.write(msgspec.json.encode(order) + b"\n")
+            await child.stdin.drain()
+            child.stdin.close()
+        while True:
+            try:
+                line = await child.stdout.readline()
+            except ValueError:
+                log.error("the worker wrote a line of more than %d bytes", _LONGEST_LINE)
+                child.kill()
+                break
+            if not line:
+                break
+            ear.take(line)
+        code = await child.wait()
+    finally:
+        # Also when the agent itself is being torn down: no worker outlives the task that asked for it.
+        canceller.cancel()
+        if child.returncode is None:
+            child.kill()
+            await child.wait()
+        last = await words
+        await asyncio.gather(canceller, return_exceptions=True)
+    if ear.end is not None and (code == 0 or not isinstance(ear.end, Succeeded)):
+        return ear.end
+    await asyncio.to_thread(_sweep, order)
+    if cancel.is_set():
+        return Stopped(touched=ear.touched)
+    how = process.told(["the worker process"], code)
+    return Failed(code="worker-died", reason=f"{how}{f' ({last})' if last else ''}", touched=ear.touched)
+
+
+class _Ear:
+    """Takes the worker's lines apart and keeps what matters at the end."""
+
+    def __init__(self, hear: Callable[[News], None]) -> None:
+        self._hear = hear
+        self.end: End | None = None
+        self.touched = False
+
+    def take(self, line: bytes) -> None:
+        """One line of the worker's output."""
+        try:
+            message = msgspec.json.decode(line, type=_Line)
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            log.error("the worker wrote what is no message: %r", line[:200])
+            return
+        if isinstance(message, Touching):
+            self.touched = True
+        elif isinstance(message, (Succeeded, Failed, Stopped)):
+            self.end = message
+        else:
+            self._hear(message)
+
+
+async def _cancel(child: asyncio.subprocess.Process, cancel: asyncio.Event) -> None:
+    await cancel.wait()
+    if child.returncode is None:
+        await process.end(child, grace_s=CANCEL_GRACE_S)
+
+
+async def _last_words(stream: asyncio.StreamReader) -> str:
+    """Read to the end, keep the last line that says something; every line goes to the log."""
+    last = ""
+    while True:
+        try:
+            line = await stream.readline()
+        except ValueError:
+            continue
+        if not line:
+            return last[:300]
+        text = line.decode(errors="replace").strip()
+        if text:
+            last = text
+            log.info("worker: %s", text)
+
+
+def _sweep(order: WorkOrder) -> None:
+    """Delete what a dead worker left in the library. What fails here is left to the controller's sweep."""
+    with contextlib.suppress(LithoError):
+        library = Library.open(Path(order.library))
+        care.sweep(library, dead=lambda owner: owner is not None and owner.session == order.owner.session)
