@@ -1,0 +1,269 @@
+"""What crosses between the command line (or a browser) and the daemon, as types that both sides share.
+
+| request                          | body            | answer            |
+|----------------------------------|-----------------|-------------------|
+| GET /v1/nodes?range=R            |                 | `NodeList`        |
+| POST /v1/nodes                   | `NodeAdd`       | `NodeList`        |
+| DELETE /v1/nodes?range=R         |                 | `NodeList`, what was there |
+| GET /v1/nodes/{name}             |                 | `NodeView`        |
+| POST /v1/nodeset                 | `NodesetRequest`| `NodesetAnswer`   |
+| GET /v1/nodestat?range=R         |                 | `NodestatAnswer`  |
+| GET /v1/tasks?node=&state=&active=1&limit= |       | `TaskList`, newest first |
+| GET /v1/tasks/{id}               |                 | `TaskView`        |
+| POST /v1/tasks/{id}/cancel       |                 | `TaskView`        |
+| GET /v1/images                   |                 | `ImageList`       |
+| GET /v1/images/{ref}             |                 | `litho.library.Manifest` |
+| POST /v1/images/{ref}/verify?deep=1 |              | NDJSON of `VerifyLine` |
+| DELETE /v1/images/{ref}          |                 | `ImageList`, what was deleted |
+| GET /v1/tables                   |                 | `TableList`       |
+| GET /v1/tables/{name}            |                 | `TableView`       |
+
+Whatever cannot be done is answered with HTTP 4xx or 5xx and a `litho.messages.Problem`. `status_of` and `error_of` are the two
+halves of that border: the class of a `LithoError` becomes a status there and the same class again here, so that the exit code
+of a command is that of the error wherever it happened. Times are seconds since 1970, or None for "not yet".
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+from litho.errors import (
+    CancelledError,
+    DiskError,
+    EngineError,
+    IntegrityError,
+    LibraryError,
+    LithoError,
+    NotFoundError,
+    RefusedError,
+    UnreachableError,
+    UsageError,
+    WireError,
+)
+from litho.job import Compression, EngineName, Fit, OnBadSector, OnDirty, Short, Then
+from litho.messages import Problem
+from litho.task import Action, State
+
+NodesetState = Literal["image", "osimage", "boot", "stat"]
+
+
+class NodeView(msgspec.Struct, frozen=True, kw_only=True):
+    """One node."""
+
+    node: str
+    groups: tuple[str, ...] = ()
+    mac: str = ""
+    arch: str = ""
+    state: str = "boot"
+    """What the node is set to do at its next boot, in xCAT's words: `boot`, `image golden`, `install golden`, ..."""
+    task: str = ""
+    """Id of the task that the node has or is queued for; empty for none."""
+    online: bool = False
+    """Its agent is connected."""
+    status: str = ""
+    """The line that `nodestat` prints."""
+
+
+class NodeList(msgspec.Struct, frozen=True, kw_only=True):
+    """Nodes, sorted by name."""
+
+    nodes: tuple[NodeView, ...] = ()
+
+
+class NodeAdd(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Define nodes. A `mac` only goes with a range of one node."""
+
+    range: str
+    mac: str = ""
+    groups: tuple[Short, ...] = ()
+    arch: str = ""
+
+
+class JobOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The fields of `litho.job.Job` that a person may choose; the rest follows from the nodeset itself."""
+
+    disk: Short = ""
+    engine: EngineName = ""
+    compress: Compression = "zstd"
+    level: int = 1
+    then: Then = ""
+    fit: Fit = "keep"
+    on_dirty: OnDirty = "refuse"
+    on_bad_sector: OnBadSector = "stop"
+    skip_unknown: bool = False
+    allow: tuple[Short, ...] = ()
+    labels: dict[Short, Short] = {}
+
+
+class NodesetRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Set nodes to a state: `image` captures, `osimage` restores, `boot` is the local disk, `stat` only asks."""
+
+    range: str
+    state: NodesetState
+    image: str = ""
+    """`name` or `name:version`; for `image` empty means the node's profile."""
+    job: JobOptions = JobOptions()
+
+
+class NodesetLine(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of one node: `text` is what the command prints after the name, or `error` says why not."""
+
+    node: str
+    text: str = ""
+    error: str = ""
+    code: str = ""
+    task: str = ""
+    """Id of the task that was made, if one was."""
+
+
+class NodesetAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """One line for each node of the range, sorted by name."""
+
+    nodes: tuple[NodesetLine, ...] = ()
+
+
+class NodestatLine(msgspec.Struct, frozen=True, kw_only=True):
+    """What one node does."""
+
+    node: str
+    text: str
+
+
+class NodestatAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """One line for each node of the range, sorted by name."""
+
+    nodes: tuple[NodestatLine, ...] = ()
+
+
+class TaskView(msgspec.Struct, frozen=True, kw_only=True):
+    """One task with what is known of it."""
+
+    id: str
+    node: str
+    action: Action
+    image: str
+    version: int = 0
+    """Restore: what was asked for, resolved; capture: what was published; 0 while unknown."""
+    state: State
+    code: str = ""
+    reason: str = ""
+    phase: str = ""
+    percent: int = 0
+    done: int = 0
+    """Bytes of used data moved."""
+    total: int = 0
+    rate: float = 0.0
+    """Bytes a second."""
+    eta_s: float | None = None
+    stored: int = 0
+    """Bytes written to, or read from, the library."""
+    created: float | None = None
+    armed: float | None = None
+    claimed: float | None = None
+    started: float | None = None
+    """When bytes began to move."""
+    ended: float | None = None
+    cancel_requested: bool = False
+    plan: dict[str, Any] | None = None
+    """The agent's `litho.messages.Planned`, as JSON values."""
+    result: dict[str, Any] | None = None
+    """The agent's `Succeeded`, `Failed` or `Stopped`."""
+    line: str = ""
+    """The text for `nodestat`."""
+
+
+class TaskList(msgspec.Struct, frozen=True, kw_only=True):
+    """Tasks, newest first."""
+
+    tasks: tuple[TaskView, ...] = ()
+
+
+class ImageView(msgspec.Struct, frozen=True, kw_only=True):
+    """One version of one image."""
+
+    image: str
+    version: int
+    current: bool = False
+    """It is what the image's name alone means."""
+    created: str = ""
+    """UTC, as the manifest has it: `2026-11-22T16:00:00Z`."""
+    used: int = 0
+    stored: int = 0
+    parts: int = 0
+    node: str = ""
+    """Which node it was captured from."""
+    os: str = ""
+    labels: dict[str, str] = {}
+    error: str = ""
+    """Why its manifest cannot be read; empty when it can."""
+
+
+class ImageList(msgspec.Struct, frozen=True, kw_only=True):
+    """Versions, by image and number."""
+
+    images: tuple[ImageView, ...] = ()
+
+
+class VerifyProblem(msgspec.Struct, frozen=True):
+    """One thing that is wrong with an image."""
+
+    file: str
+    sentence: str
+
+
+class VerifyLine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One line of a verification: a count of bytes, or at last `problems` (an empty list: all is well), or an `error`."""
+
+    done: int = 0
+    total: int = 0
+    problems: list[VerifyProblem] | None = None
+    error: Problem | None = None
+    """The verification itself could not go on."""
+
+
+class TableList(msgspec.Struct, frozen=True, kw_only=True):
+    """Names of the tables."""
+
+    tables: tuple[str, ...] = ()
+
+
+class TableView(msgspec.Struct, frozen=True, kw_only=True):
+    """One of xCAT's tables: None is a column without a value, which is not the empty string."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str | None, ...], ...] = ()
+
+
+# ---------------------------------------------------------------- errors across the border
+
+# The class of an error and its HTTP status, subclasses before their parents. Each status stands once, so it can be read back.
+_STATUS: tuple[tuple[type[LithoError], int], ...] = (
+    (IntegrityError, 422),
+    (LibraryError, 507),
+    (DiskError, 424),
+    (EngineError, 502),
+    (NotFoundError, 404),
+    (RefusedError, 409),
+    (UnreachableError, 503),
+    (CancelledError, 499),
+    (UsageError, 400),
+    (WireError, 415),
+)
+
+
+def status_of(error: LithoError) -> int:
+    """The HTTP status that an error travels with; 500 for one that is nothing more than a failure."""
+    return next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
+
+
+def problem_of(error: LithoError) -> Problem:
+    """The body that an error travels as."""
+    return Problem(code=error.code[:64], message=error.message[:4096], hint=error.hint[:4096])
+
+
+def error_of(status: int, problem: Problem) -> LithoError:
+    """The error that the other side met, of the class that it was there."""
+    kind = next((kind for kind, known in _STATUS if known == status), LithoError)
+    return kind(problem.message, hint=problem.hint, code=problem.code)
