@@ -38,9 +38,9 @@ MAX_PAYLOAD = 256 * 1024
 Kind = Literal["status", "progress", "event", "command"]
 _KINDS: tuple[Kind, ...] = ("status", "progress", "event", "command")
 
-Name = Annotated[str, msgspec.Meta(max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-"""A node or site name: fits into a topic level, a file name and a table cell."""
-Id = Annotated[str, msgspec.Meta(max_length=64, pattern=r"^[A-Za-z0-9-]*$")]
+Name = Annotated[str, msgspec.Meta(max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*\Z")]
+"""A node or site name: fits into a topic level, a file name and a table cell. (`\\Z`, because `$` lets a newline follow.)"""
+Id = Annotated[str, msgspec.Meta(max_length=64, pattern=r"^[A-Za-z0-9-]*\Z")]
 Text = Annotated[str, msgspec.Meta(max_length=4096)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
 
@@ -238,7 +238,7 @@ class ClaimRequest(Message, frozen=True, kw_only=True):
     node: Name
     task: Id
     token: Annotated[str, msgspec.Meta(min_length=16, max_length=128)]
-    session: Annotated[str, msgspec.Meta(min_length=8, max_length=64, pattern=r"^[A-Za-z0-9-]+$")]
+    session: Annotated[str, msgspec.Meta(min_length=8, max_length=64, pattern=r"^[A-Za-z0-9-]+\Z")]
     inventory: dict[str, Any] = {}
     """CPU, memory, NICs, disks, as the agent found them; kept for people."""
 
@@ -274,9 +274,24 @@ class Problem(Message, frozen=True, kw_only=True):
 M = TypeVar("M")
 
 
+def clip(text: str, limit: int = 4096) -> str:
+    """`text` as it fits into a field of `limit` characters: what a program said may be longer, or hold bytes that are no UTF-8.
+
+    An event that the other side refuses is repeated for ever, so free text goes through here when a message is made.
+    """
+    plain = text.encode("utf-8", "replace").decode("utf-8")
+    return plain if len(plain) <= limit else plain[: limit - 1] + "…"
+
+
 def encode(message: Message) -> bytes:
-    """The payload of a message."""
-    return msgspec.json.encode(message)
+    """The payload of a message. Raises WireError for one that no receiver would take: too large, or text that is no Unicode."""
+    try:
+        payload = msgspec.json.encode(message)
+    except (UnicodeEncodeError, msgspec.MsgspecError) as exc:
+        raise WireError(f"this {type(message).__name__} cannot be sent: {exc}") from exc
+    if len(payload) > MAX_PAYLOAD:
+        raise WireError(f"a {type(message).__name__} of {len(payload)} bytes is over the limit of {MAX_PAYLOAD}")
+    return payload
 
 
 def decode(payload: bytes | bytearray, shape: type[M]) -> M:

@@ -8,6 +8,8 @@ Programs parse it, Apache VCL among them. Two generations of VCL accept between 
   comes from the controller.
 
 So the word `partimage-ng:` leads every line, whichever engine does the work: it is the protocol's word, not the program's name.
+A line of a running or failed job never holds "boot": while a capture runs, VCL takes any text with /boot/ in it for its
+good end, and a reason may well speak of a boot sector. Nor does it hold `partimage-ng: complete` in the middle.
 The line never holds a newline, and never the word "next" (xcatd's port 3002 takes it as a command anywhere in a line).
 """
 
@@ -27,15 +29,24 @@ def line(progress: Progress) -> str:
     if progress.part and progress.parts:
         what = f"partition {progress.part} of {progress.parts}"
     elif progress.parts:
-        what = f"partition {progress.parts} of {progress.parts}, {progress.phase or 'starting'}"
+        what = f"partition {progress.parts} of {progress.parts}, {_running(progress.phase)}"
     else:
-        what = progress.phase or "starting"
+        what = _running(progress.phase)
     return f"{PREFIX}{what}, {progress.percent}% complete"
 
 
 def failed(reason: str) -> str:
     """The line of a job that stopped: `partimage-ng: failed: <reason>`, one line whatever the reason holds."""
-    return PREFIX + "failed: " + clean(reason)
+    return PREFIX + "failed: " + _harmless(reason)
+
+
+def _running(phase: str) -> str:
+    return _harmless(phase) or "starting"
+
+
+def _harmless(text: str) -> str:
+    flat = re.sub(r"partimage-ng:", "partimage-ng", clean(text), flags=re.IGNORECASE)
+    return re.sub(r"boot", "start-up", flat, flags=re.IGNORECASE)[:_LIMIT]
 
 
 def clean(text: str) -> str:

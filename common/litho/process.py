@@ -37,6 +37,8 @@ PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 Argv = Sequence[str | Path]
 
 PACKAGES = {
+    "blkid": "util-linux",
+    "blockdev": "util-linux",
     "btrfs": "btrfs-progs",
     "dumpe2fs": "e2fsprogs",
     "e2fsck": "e2fsprogs",
@@ -44,8 +46,12 @@ PACKAGES = {
     "mosquitto": "mosquitto",
     "ntfsresize": "ntfs-3g",
     "partimage": "partimage",
+    "partx": "util-linux",
+    "resize2fs": "e2fsprogs",
     "sfdisk": "fdisk",
+    "swaplabel": "util-linux",
     "xfs_db": "xfsprogs",
+    "zstd": "zstd",
 }
 """Which Debian package brings a program, for the hint of MissingProgramError."""
 
@@ -92,7 +98,10 @@ def which(program: str) -> str | None:
 def _resolve(argv: Argv) -> list[str]:
     words = [str(word) for word in argv]
     program = words[0]
-    found = program if "/" in program and os.access(program, os.X_OK) else which(program)
+    if any("\0" in word for word in words):
+        # A label from a disk or a manifest may hold one; the kernel would cut the argument there.
+        raise EngineError(f"an argument of {Path(program).name} holds a zero byte", code="bad-argument")
+    found = which(program)
     if found is None:
         name = Path(program).name
         package = PACKAGES.get(name) or ("partclone" if name.startswith("partclone.") else "")
@@ -106,6 +115,11 @@ def _resolve(argv: Argv) -> list[str]:
 def _armed(argv: Argv) -> list[str]:
     """`argv` so that the child is killed when the thread that starts it dies."""
     return ["/usr/bin/setpriv", "--pdeathsig", "KILL", "--", *_resolve(argv)]
+
+
+def _not_started(argv: Argv, exc: OSError) -> EngineError:
+    """The kernel would not even start it: no memory, too many processes, an argument list that is too long."""
+    return EngineError(f"{Path(str(argv[0])).name} could not be started ({exc.strerror or exc})", code="not-started")
 
 
 def told(argv: Argv, code: int) -> str:
@@ -154,6 +168,8 @@ def run(
             check=False,
             pass_fds=pass_fds,
         )
+    except OSError as exc:
+        raise _not_started(argv, exc) from exc
     except subprocess.TimeoutExpired as exc:
         name = Path(str(argv[0])).name
         raise EngineError(f"{doing + ': ' if doing else ''}{name} did not end within {timeout_s:.0f} s") from exc
@@ -183,15 +199,18 @@ def start(
     """
     words = _armed(argv)
     log.debug("start %s", pasteable(argv))
-    return subprocess.Popen(
-        words,
-        stdin=subprocess.DEVNULL if stdin is None else stdin,
-        stdout=subprocess.DEVNULL if stdout is None else stdout,
-        stderr=subprocess.DEVNULL if stderr is None else stderr,
-        env=environment(env),
-        pass_fds=pass_fds,
-        bufsize=0,
-    )
+    try:
+        return subprocess.Popen(
+            words,
+            stdin=subprocess.DEVNULL if stdin is None else stdin,
+            stdout=subprocess.DEVNULL if stdout is None else stdout,
+            stderr=subprocess.DEVNULL if stderr is None else stderr,
+            env=environment(env),
+            pass_fds=pass_fds,
+            bufsize=0,
+        )
+    except OSError as exc:
+        raise _not_started(argv, exc) from exc
 
 
 async def start_async(
@@ -206,14 +225,17 @@ async def start_async(
     """The same for a program that an event loop talks to; `limit` is the longest line in bytes. Raises MissingProgramError."""
     words = _armed(argv)
     log.debug("start %s", pasteable(argv))
-    return await asyncio.create_subprocess_exec(
-        *words,
-        stdin=asyncio.subprocess.DEVNULL if stdin is None else stdin,
-        stdout=asyncio.subprocess.DEVNULL if stdout is None else stdout,
-        stderr=asyncio.subprocess.DEVNULL if stderr is None else stderr,
-        env=environment(env),
-        limit=limit,
-    )
+    try:
+        return await asyncio.create_subprocess_exec(
+            *words,
+            stdin=asyncio.subprocess.DEVNULL if stdin is None else stdin,
+            stdout=asyncio.subprocess.DEVNULL if stdout is None else stdout,
+            stderr=asyncio.subprocess.DEVNULL if stderr is None else stderr,
+            env=environment(env),
+            limit=limit,
+        )
+    except OSError as exc:
+        raise _not_started(argv, exc) from exc
 
 
 async def end(child: asyncio.subprocess.Process, *, grace_s: float = 5.0) -> int:

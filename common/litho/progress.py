@@ -4,7 +4,8 @@ A `Meter` belongs to the process that moves the bytes. It is told absolute count
 total, and answers with a `Progress`, the frozen figure that goes into reports, onto the wire and onto the screen.
 
 The total is an estimate until the job has planned (an engine may know its used bytes only after reading a bitmap), so it may
-be raised; `done` is then still monotone, and the fraction is held where it was rather than let it fall.
+be raised or lowered; `done` is still monotone (a total below what was already told is raised to it), and the fraction is held
+where it was rather than let it fall.
 The rate is over a sliding window: long enough that a burst of page-cache writes does not show as a disk's speed, short
 enough that a stall shows within seconds.
 """
@@ -12,39 +13,48 @@ enough that a stall shows within seconds.
 from __future__ import annotations
 
 from collections import deque
+from typing import Annotated
 
 import msgspec
 
 WINDOW_S = 10.0
 """Seconds over which the rate is taken."""
+LEAST_SPAN_S = 0.2
+"""Seconds that must have been seen before a rate is told: the first write into the page cache says nothing."""
+
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
+Amount = Annotated[float, msgspec.Meta(ge=0)]
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True):
     """One figure of how far a job is. Bytes are of the used data on the disk, before compression."""
 
-    phase: str = ""
+    phase: Annotated[str, msgspec.Meta(max_length=64)] = ""
     """What goes on: "layout", "partition", "verify", "publish", "settle"."""
-    part: int = 0
+    part: Annotated[int, msgspec.Meta(ge=0, le=1024)] = 0
     """Which partition of `parts`, from 1; 0 outside the partitions."""
-    parts: int = 0
-    done: int = 0
+    parts: Annotated[int, msgspec.Meta(ge=0, le=1024)] = 0
+    done: Count = 0
     """Bytes moved so far."""
-    total: int = 0
+    total: Count = 0
     """Bytes to move in all; 0 while unknown."""
-    fraction: float = 0.0
+    fraction: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.0
     """0.0 to 1.0; below 1.0 until the job has been finished."""
-    rate: float = 0.0
+    rate: Amount = 0.0
     """Bytes a second over the last `WINDOW_S` seconds."""
-    eta_s: float | None = None
+    eta_s: Amount | None = None
     """Seconds left at that rate; None while it cannot be told."""
-    elapsed_s: float = 0.0
-    stored: int = 0
+    elapsed_s: Amount = 0.0
+    stored: Count = 0
     """Bytes written to (or read from) the library."""
 
     @property
     def percent(self) -> int:
         """Whole percent, rounded down, so that 100 means finished."""
-        return int(self.fraction * 100)
+        if self.fraction >= 1.0:
+            return 100
+        # 0.29 * 100 is 28.999...: the smallest nudge makes it 29, and no nudge may make it 100.
+        return min(99, int(self.fraction * 100 + 1e-9))
 
 
 class Meter:
@@ -58,6 +68,7 @@ class Meter:
         self._done = 0
         self._stored = 0
         self._fraction = 0.0
+        self._told = 0
         self._phase = ""
         self._part = 0
         self._parts = 0
@@ -66,8 +77,8 @@ class Meter:
         self._finished = False
 
     def plan(self, *, total: int, parts: int) -> None:
-        """Set how many bytes and partitions there are to move."""
-        self._total = max(0, total)
+        """Set how many bytes and partitions there are to move; a `total` of 0 means that it is not known (any more)."""
+        self._total = max(total, self._told) if total > 0 else 0
         self._parts = max(0, parts)
 
     def enter(self, phase: str, *, part: int = 0) -> None:
@@ -103,7 +114,7 @@ class Meter:
         first_t, first_done = self._seen[0]
         last_t, last_done = self._seen[-1]
         span = last_t - first_t
-        rate = (last_done - first_done) / span if span > 0 else 0.0
+        rate = (last_done - first_done) / span if span >= LEAST_SPAN_S else 0.0
         done = min(self._done, self._total) if self._total else self._done
         if self._finished:
             fraction = 1.0
@@ -113,6 +124,7 @@ class Meter:
         else:
             fraction = 0.0
         self._fraction = max(self._fraction, fraction)
+        done = self._told = max(self._told, done)
         eta: float | None = None
         if self._finished:
             eta = 0.0

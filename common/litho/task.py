@@ -143,13 +143,16 @@ class Outcome(enum.Enum):
     FOREIGN = "foreign"
     """From a session that does not hold the task: tell that session to stop."""
     LATE = "late"
-    """The task has ended another way; acknowledge it and do nothing."""
+    """The task has ended another way; acknowledge it. The state stays."""
     REFUSED = "refused"
-    """Makes no sense in this state; acknowledged, logged, nothing changes."""
+    """Makes no sense in this state; acknowledged and logged. The state stays."""
 
 
 class Transition(msgspec.Struct, frozen=True):
-    """The task after the event, and what was made of the event."""
+    """The task after the event, and what was made of the event.
+
+    Store `task` whatever the outcome is: a LATE or REFUSED event changes no state, and yet its number counts as seen.
+    """
 
     task: Task
     outcome: Outcome
@@ -193,6 +196,9 @@ def _controller(task: Task, event: Arm | CancelRequest | Expire) -> Transition:
 
 
 def _claim(task: Task, event: Claim) -> Transition:
+    if not event.session:
+        # Nobody could ever speak for a task that is held by no name.
+        return Transition(task, Outcome.REFUSED)
     if task.state is State.ARMED:
         if event.seq != 1:
             return Transition(task, Outcome.GAP)
