@@ -7,16 +7,18 @@ files, then the reservation. A crash in between looks like a capture that died, 
 from __future__ import annotations
 
 import contextlib
-import re
+import os
+import time
 from collections.abc import Callable
 
-from litho.errors import NotFoundError
+from litho.errors import LibraryError, NotFoundError
 from litho.library import files, names
 from litho.library.names import ImageRef
 from litho.library.shelf import Library
 from litho.library.stage import Owner, point_to_latest, read_owner
 
-_STRAY = re.compile(r"(?P<target>.+)\.(?P<pid>[0-9]+)\.part", re.ASCII)
+STRAY_AGE_S = 3600.0
+"""Seconds after which a temporary file that nobody names belongs to the dead; they live for milliseconds."""
 
 
 def remove(library: Library, ref: ImageRef) -> list[ImageRef]:
@@ -36,11 +38,15 @@ def remove(library: Library, ref: ImageRef) -> list[ImageRef]:
     with files.telling(library.root):
         for version in doomed:
             path = library.root / names.manifest_file(ref.name, version)
-            reservation = path.with_name(path.name + ".part")
-            path.rename(reservation)
+            with contextlib.suppress(FileNotFoundError):  # somebody else removes it at this moment
+                path.rename(path.with_name(path.name + ".part"))
             files.fsync_dir(library.root)
+            with contextlib.suppress(OSError, LibraryError):
+                # A full library has no room for a new pointer; after the files are gone it has.
+                point_to_latest(library, ref.name)
+            _delete_files(library, ref.name, version)
             point_to_latest(library, ref.name)
-            _delete_version(library, ref.name, version)
+            path.with_name(path.name + ".part").unlink(missing_ok=True)
     return [ImageRef(ref.name, version) for version in doomed]
 
 
@@ -57,39 +63,68 @@ def prune(library: Library, name: str, *, keep: int, used: Callable[[ImageRef], 
     return gone
 
 
-def sweep(library: Library, *, dead: Callable[[Owner | None], bool]) -> list[ImageRef]:
+def sweep(
+    library: Library, *, dead: Callable[[Owner | None], bool], stray_age_s: float = STRAY_AGE_S
+) -> list[ImageRef]:
     """Delete the remains of versions that nobody makes any more: `dead` is asked about each reservation's owner.
 
-    Answers the versions whose remains were deleted. A published version is never touched: if it has a left-over
-    reservation (a crash at the very end of `publish`) only that is deleted. Raises LibraryError.
+    The owner is None where it cannot be told: a removal or a sweep that was itself interrupted. Answers the versions whose
+    remains were deleted. A published version is never touched: if it has a left-over reservation (a crash at the very end of
+    `publish`) only that is deleted. Temporary files and `.part` files without a reservation go when they are `stray_age_s`
+    seconds old. Raises LibraryError.
     """
     swept: list[ImageRef] = []
+    whole: list[ImageRef] = []
     with files.telling(library.root):
         for name, parsed in list(library.entries()):
             if parsed.suffix or not parsed.part:
                 continue
-            reservation = library.root / name
+            ref = ImageRef(parsed.image, parsed.version)
             with contextlib.suppress(FileNotFoundError):
-                if not dead(read_owner(reservation)):
+                if not dead(read_owner(library.root / name)):
                     continue
-                if (library.root / names.manifest_file(parsed.image, parsed.version)).exists():
-                    point_to_latest(library, parsed.image)
-                    reservation.unlink(missing_ok=True)
-                    continue
-                _delete_version(library, parsed.image, parsed.version)
-                swept.append(ImageRef(parsed.image, parsed.version))
+                kept = _take(library, ref)
+                if not kept:
+                    _delete_files(library, ref.name, ref.version)
+                    (library.root / name).unlink(missing_ok=True)
+                (whole if kept else swept).append(ref)
+        # Turning a pointer may need a little room, so it comes after all that makes room.
+        for image in sorted({ref.name for ref in [*whole, *swept]}):
+            point_to_latest(library, image)
+        for ref in whole:
+            (library.root / (names.manifest_file(ref.name, ref.version) + ".part")).unlink(missing_ok=True)
+        _sweep_strays(library, stray_age_s)
     return swept
 
 
-def _delete_version(library: Library, name: str, version: int) -> None:
-    """Delete every file of a version that has no manifest; its reservation last. Raises OSError."""
-    manifest = names.manifest_file(name, version)
+def _take(library: Library, ref: ImageRef) -> bool:
+    """Take the number from whoever holds it; true when it was too late and the version exists. Raises OSError.
+
+    The order is one half of a bargain; `litho.library.stage` has the other half.
+    """
+    manifest = names.manifest_file(ref.name, ref.version)
+    os.truncate(library.root / (manifest + ".part"), 0)
+    for path, target in files.temporaries(library.root):
+        if target == manifest:
+            path.unlink(missing_ok=True)
+    return (library.root / manifest).exists()
+
+
+def _delete_files(library: Library, name: str, version: int) -> None:
+    """Delete every file of a version that has no manifest, but the reservation. Raises OSError."""
     for file, parsed in list(library.entries()):
         if (parsed.image, parsed.version) == (name, version) and parsed.suffix:
             (library.root / file).unlink(missing_ok=True)
-    for path in library.root.iterdir():
-        # What an interrupted `files.replace` of this manifest left.
-        stray = _STRAY.fullmatch(path.name)
-        if stray is not None and stray["target"] == manifest:
-            path.unlink(missing_ok=True)
-    (library.root / (manifest + ".part")).unlink(missing_ok=True)
+
+
+def _sweep_strays(library: Library, age_s: float) -> None:
+    strays = [path for path, _ in files.temporaries(library.root)]
+    for file, parsed in list(library.entries()):
+        # Without `.part` it may be anybody's file that happens to look like ours.
+        reservation = library.root / (names.manifest_file(parsed.image, parsed.version) + ".part")
+        if parsed.suffix and parsed.part and not reservation.exists():
+            strays.append(library.root / file)
+    for path in strays:
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - path.stat().st_mtime >= age_s:
+                path.unlink()

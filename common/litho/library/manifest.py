@@ -22,7 +22,7 @@ FORMAT: Literal[1] = 1
 MAX_BYTES = 16 * 1024 * 1024
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
-Sha256 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$")]
+Sha256 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
 
 
 class FileRef(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -64,8 +64,8 @@ class Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     used: Count = 0
     """Bytes of used blocks."""
     stream_bytes: Count = 0
-    stream_sha256: Annotated[str, msgspec.Meta(pattern=r"^([0-9a-f]{64})?$")] = ""
-    """Of the engine's stream, before compression."""
+    stream_sha256: Annotated[str, msgspec.Meta(pattern=r"^([0-9a-f]{64})?\Z")] = ""
+    """Of the engine's stream, before compression; never empty when kind is stream."""
     bad: tuple[BadRange, ...] = ()
     extra: dict[Short, Short] = {}
     """Facts that only one kind of part has, such as a FAT's cluster size or an LVM volume's name."""
@@ -83,7 +83,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     node: Short = ""
     task: Short = ""
     disk: DiskFacts
-    disk_name: Short
+    disk_name: Annotated[str, msgspec.Meta(max_length=64, pattern=r"^[A-Za-z0-9!._-]*\Z")]
     """The kernel's name of the source disk, `sda`; part files are named by it."""
     table: Literal["dos", "gpt", "none"]
     table_dump: FileRef | None = None
@@ -214,7 +214,14 @@ def _check(manifest: Manifest, name: str, version: int, where: str) -> None:
                 code="bad-manifest",
             )
         seen.add(ref.file)
+    numbers = [part.number for part in manifest.parts]
+    if len(set(numbers)) != len(numbers):
+        raise LibraryError(f"the manifest {where} names a partition twice", code="bad-manifest")
     for part in manifest.parts:
+        if part.data is not None and not part.stream_sha256:
+            raise LibraryError(
+                f"the manifest {where} has no hash for the stream of partition {part.number}", code="bad-manifest"
+            )
         if (part.kind == "stream") != (part.data is not None):
             raise LibraryError(
                 f"the manifest {where} says of partition {part.number} that it is {part.kind}, and its file says otherwise",

@@ -9,7 +9,9 @@ there would fill the node's memory instead of the file server.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import secrets
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +25,8 @@ from litho.library.manifest import Manifest
 from litho.library.names import ImageRef
 
 MARKER = ".lithograph"
+SMALL = 64 * 1024
+"""Bytes; more than any marker, pointer or reservation has."""
 
 
 class Marker(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,16 +54,20 @@ class Library:
             root.mkdir(parents=True, exist_ok=True)
             if not (root / MARKER).exists():
                 marker = Marker(library=str(uuid.uuid4()))
-                files.replace(root / MARKER, msgspec.json.encode(marker) + b"\n")
+                # Of two that do this at once one wins, and both go on with the winner's.
+                with contextlib.suppress(FileExistsError):
+                    files.create_whole(root / MARKER, msgspec.json.encode(marker) + b"\n")
+                files.fsync_dir(root)
         return cls.open(root)
 
     @classmethod
     def open(cls, root: Path) -> Library:
         """Open the library at `root`. Raises LibraryError when there is none."""
         try:
-            data = (root / MARKER).read_bytes()
+            data = files.read_small(root / MARKER, SMALL)
         except FileNotFoundError as exc:
-            what = "has no marker file .lithograph" if root.is_dir() else "does not exist"
+            with files.telling(root):
+                what = "has no marker file .lithograph" if root.is_dir() else "does not exist"
             raise LibraryError(
                 f"{root} is not an image library: it {what}",
                 hint="check that it is mounted, or make one with: litho library init DIR",
@@ -81,7 +89,7 @@ class Library:
 
     def check_writable(self) -> None:
         """Write and remove a small file. Raises LibraryError that says why not."""
-        probe = self.root / f".write-test.{os.getpid()}.{uuid.uuid4().hex[:8]}.part"
+        probe = self.root / f".write-test.{secrets.token_hex(6)}.part"
         with files.telling(self.root):
             files.create(probe, b"lithograph\n")
             probe.unlink()
@@ -89,7 +97,7 @@ class Library:
     def entries(self) -> Iterator[tuple[str, names.FileName]]:
         """Every file that belongs to a version, sorted by name. Raises LibraryError."""
         with files.telling(self.root):
-            found = sorted(entry.name for entry in os.scandir(self.root))
+            found = sorted(path.name for path in self.root.iterdir())
         for name in found:
             parsed = names.parse_file(name)
             if parsed is not None:
@@ -105,19 +113,23 @@ class Library:
         return sorted({f.image for _, f in self.entries() if not f.suffix and not f.part})
 
     def current(self, name: str) -> int:
-        """The version that `name` alone means. Raises NotFoundError, IntegrityError or LibraryError."""
+        """The version that `name` alone means. Raises NotFoundError, IntegrityError or LibraryError.
+
+        That is what the pointer names. Where a crash left a pointer to a version that is gone, or none at all, the highest
+        version counts: it is whole, or it would have no manifest. A pointer that is damaged is an error, not a guess.
+        """
         names.check_name(name)
         try:
-            data = (self.root / names.pointer_file(name)).read_bytes()
+            data = files.read_small(self.root / names.pointer_file(name), SMALL)
         except FileNotFoundError:
             data = b""
         except OSError as exc:
             raise files.library_error(exc, self.root) from exc
-        if data:
-            return manifest.parse_pointer(data, name=name)
+        named = manifest.parse_pointer(data, name=name) if data else 0
         published = self.versions(name)
+        if named in published:
+            return named
         if published:
-            # A crash between a version's manifest and the pointer: the version is whole, so it counts.
             return published[-1]
         raise NotFoundError(
             f"there is no image {name} in the library {self.root}",
@@ -127,8 +139,11 @@ class Library:
 
     def resolve(self, ref: ImageRef) -> ImageRef:
         """`ref` with its version filled in. Raises NotFoundError, IntegrityError or LibraryError."""
+        names.check_name(ref.name)
         version = ref.version or self.current(ref.name)
-        if not (self.root / names.manifest_file(ref.name, version)).exists():
+        with files.telling(self.root):
+            there = (self.root / names.manifest_file(ref.name, version)).exists()
+        if not there:
             known = ", ".join(str(number) for number in self.versions(ref.name)) or "none"
             raise NotFoundError(
                 f"the image {ref.name} has no version {version} (it has: {known})",
@@ -142,5 +157,5 @@ class Library:
         found = self.resolve(ref)
         path = self.root / names.manifest_file(found.name, found.version)
         with files.telling(self.root):
-            data = path.read_bytes()
+            data = files.read_small(path, manifest.MAX_BYTES + 1)
         return manifest.parse(data, name=found.name, version=found.version)

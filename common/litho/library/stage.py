@@ -8,14 +8,20 @@
 4. `abort` (also on any exception inside `with`) deletes what there is.
 
 A crash leaves the reservation, which names its owner; `litho.library.care.sweep` removes the remains of owners that are
-dead. A sweep that was wrong about that takes the reservation away, and `publish` notices: it never publishes into a number
-that it does not hold.
+dead. A sweep that was wrong about that empties the reservation first, and `publish` notices: it never publishes into a number
+that it does not hold. Whoever holds it is told by what stands in the file, a random word among it: inode numbers are used
+again at once, and over NFS they come from a cache.
+
+The last step is safe against a sweep at the very same moment. `publish` makes the manifest's temporary file, *then* looks whether
+it still holds the number, then renames. The sweep empties the reservation, *then* removes such temporary files, then looks
+whether there is a manifest. Whatever the order, either the rename fails or the sweep sees the manifest and keeps its hands off.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -27,7 +33,7 @@ from litho.errors import LibraryError, LithoError
 from litho.job import Short
 from litho.library import files, manifest, names
 from litho.library.manifest import Manifest
-from litho.library.shelf import Library
+from litho.library.shelf import MARKER, SMALL, Library
 
 
 class Owner(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,7 +50,7 @@ class Owner(msgspec.Struct, frozen=True, kw_only=True):
 def read_owner(path: Path) -> Owner | None:
     """The owner that a reservation names; None when it cannot be told. Raises OSError."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Owner)
+        return msgspec.json.decode(files.read_small(path, SMALL), type=Owner)
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return None
 
@@ -52,12 +58,12 @@ def read_owner(path: Path) -> Owner | None:
 class Stage:
     """A version in the making. Use as a context manager: leaving it without `publish` deletes everything."""
 
-    def __init__(self, library: Library, name: str, version: int, owner: Owner, inode: int) -> None:
+    def __init__(self, library: Library, name: str, version: int, owner: Owner, claim: bytes) -> None:
         self.library = library
         self.name = name
         self.version = version
         self.owner = owner
-        self._inode = inode
+        self._claim = claim
         self._made: list[str] = []
         self._open = True
 
@@ -65,18 +71,18 @@ class Stage:
     def open(cls, library: Library, name: str, owner: Owner) -> Stage:
         """Reserve the next version of `name`. Raises UsageError for a bad name, LibraryError."""
         names.check_name(name)
+        claim = msgspec.json.encode({**msgspec.to_builtins(owner), "stage": secrets.token_hex(16)}) + b"\n"
         version = max((f.version for _, f in library.entries() if f.image == name), default=0) + 1
         while True:
             reservation = library.root / (names.manifest_file(name, version) + ".part")
             try:
-                files.create(reservation, msgspec.json.encode(owner) + b"\n")
+                files.create_whole(reservation, claim)
             except FileExistsError:
                 version += 1
                 continue
             except OSError as exc:
                 raise files.library_error(exc, library.root) from exc
-            with files.telling(library.root):
-                return cls(library, name, version, owner, reservation.stat().st_ino)
+            return cls(library, name, version, owner, claim)
 
     @property
     def reservation(self) -> Path:
@@ -100,7 +106,8 @@ class Stage:
         """Make the version exist. Every file that `finished` names must have been created here and be as long as it says.
 
         `before_pointer` is called when the version exists but is not current yet (tests stop there).
-        Raises LibraryError; then the version does not exist.
+        Raises LibraryError; then the version does not exist. The code `pointer-stale` is the exception: the version exists, and
+        only `<image>.json` could not be turned to it.
         """
         if not self._open:
             raise LibraryError(f"{self.name}:{self.version} is not being made any more", code="stage-lost")
@@ -112,10 +119,12 @@ class Stage:
             self._check_held()
             for name in self._made:
                 path = root / (name + ".part")
-                size = path.stat().st_size
+                size = path.stat().st_size if path.exists() else None
+                found = "is gone" if size is None else f"has {size} bytes"
                 if wanted.get(name) != size:
                     raise LibraryError(
-                        f"{path.name} has {size} bytes and the manifest says {wanted.get(name)}",
+                        f"{path.name} {found} and the manifest says {wanted.get(name)}",
+                        hint="start the capture again",
                         code="stage-lost",
                     )
                 _fsync(path)
@@ -127,15 +136,36 @@ class Stage:
             for name in self._made:
                 (root / (name + ".part")).rename(root / name)
             files.fsync_dir(root)
-            self._check_held()
-            files.replace(root / names.manifest_file(self.name, self.version), data)
+            self._commit(root / names.manifest_file(self.name, self.version), data)
         # From here on the version exists; nothing below may take it back.
         self._open = False
         if before_pointer is not None:
             before_pointer()
-        with files.telling(root):
-            point_to_latest(self.library, self.name)
-            self.reservation.unlink(missing_ok=True)
+        try:
+            with files.telling(root):
+                point_to_latest(self.library, self.name)
+                self.reservation.unlink(missing_ok=True)
+        except LibraryError as exc:
+            # The reservation stays, so that the next sweep turns the pointer.
+            raise LibraryError(
+                f"{self.name}:{self.version} is published, but {names.pointer_file(self.name)} could not be turned to it "
+                f"({exc.message})",
+                hint=exc.hint,
+                code="pointer-stale",
+            ) from exc
+
+    def _commit(self, path: Path, data: bytes) -> None:
+        """Make the manifest appear, if the number is still ours. Raises LibraryError, OSError."""
+        beside = files.write_beside(path, data)
+        try:
+            self._check_held()
+            beside.rename(path)
+        except FileNotFoundError as exc:
+            raise self._lost() from exc
+        finally:
+            with contextlib.suppress(OSError):
+                beside.unlink(missing_ok=True)
+        files.fsync_dir(path.parent)
 
     def abort(self) -> None:
         """Delete what there is. Never raises: what cannot be deleted now is swept up later."""
@@ -144,6 +174,11 @@ class Stage:
         self._open = False
         with contextlib.suppress(OSError, LithoError):
             self._check_held()
+            # A manifest is there when only the sync after its rename failed: it goes first, a version is whole or it is not.
+            published = self.library.root / names.manifest_file(self.name, self.version)
+            if published.exists():
+                published.unlink()
+                files.fsync_dir(self.library.root)
             for name in self._made:
                 for path in (self.library.root / (name + ".part"), self.library.root / name):
                     path.unlink(missing_ok=True)
@@ -151,15 +186,24 @@ class Stage:
 
     def _check_held(self) -> None:
         try:
-            held = self.reservation.stat().st_ino == self._inode
+            held = files.read_small(self.reservation, SMALL) == self._claim
         except FileNotFoundError:
             held = False
-        if not held:
+        if not held and not (self.library.root / MARKER).exists():
             raise LibraryError(
-                f"version {self.version} of {self.name} was taken away while it was being made",
-                hint="the task was believed dead; start it again",
-                code="stage-lost",
+                f"the library {self.library.root} went away while {self.name}:{self.version} was being made",
+                hint="check that it is still mounted, then start the capture again",
+                code="library-missing",
             )
+        if not held:
+            raise self._lost()
+
+    def _lost(self) -> LibraryError:
+        return LibraryError(
+            f"version {self.version} of {self.name} was taken away while it was being made",
+            hint="the task was believed dead; start it again",
+            code="stage-lost",
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -173,15 +217,18 @@ class Stage:
 def point_to_latest(library: Library, name: str) -> None:
     """Turn `<name>.json` to the highest published version, or remove it when there is none. Raises OSError, LibraryError.
 
-    Two publishers may do this at once: each looks again after writing, so the last look sees both versions.
+    Two publishers may do this at once, or one that publishes and one that removes: each looks again after writing, so the last
+    look sees what both did. A pointer that is right already is left alone: cleaning up a full library must not need space.
     """
     pointer = library.root / names.pointer_file(name)
     while True:
         published = library.versions(name)
         if not published:
             pointer.unlink(missing_ok=True)
-            return
-        files.replace(pointer, msgspec.json.encode(manifest.Pointer(image=name, version=published[-1])) + b"\n")
+        else:
+            wanted = msgspec.json.encode(manifest.Pointer(image=name, version=published[-1])) + b"\n"
+            if not (pointer.exists() and files.read_small(pointer, SMALL) == wanted):
+                files.replace(pointer, wanted)
         if library.versions(name)[-1:] == published[-1:]:
             return
 
