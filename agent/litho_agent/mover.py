@@ -89,7 +89,7 @@ async def run(order: WorkOrder, hear: Callable[[News], None], cancel: asyncio.Ev
             limit=_LONGEST_LINE,
         )
     except (LithoError, OSError) as exc:
-        return Failed(code="worker-died", reason=f"the worker process could not be started ({exc})")
+        return Failed(code="worker-died", reason=f"the worker process could not be started ({exc})", exit_code=8)
     assert child.stdin and child.stdout and child.stderr  # noqa: S101 - the three pipes were asked for
     ear = _Ear(hear)
     canceller = asyncio.create_task(_cancel(child, cancel), name="worker-cancel")
@@ -124,7 +124,8 @@ async def run(order: WorkOrder, hear: Callable[[News], None], cancel: asyncio.Ev
     if cancel.is_set():
         return Stopped(touched=ear.touched)
     how = process.told(["the worker process"], code)
-    return Failed(code="worker-died", reason=f"{how}{f' ({last})' if last else ''}", touched=ear.touched)
+    reason = f"{how}{f' ({last})' if last else ''}"
+    return Failed(code="worker-died", reason=reason, touched=ear.touched, exit_code=8)
 
 
 class _Ear:

@@ -165,6 +165,8 @@ class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
     code: Annotated[str, msgspec.Meta(max_length=64)]
     reason: Text
     touched: bool = False
+    exit_code: Annotated[int, msgspec.Meta(ge=1, le=255)] = 1
+    """The error's exit code in `litho.errors`: what a command that waited for the task ends with."""
 
 
 class Stopped(msgspec.Struct, frozen=True, kw_only=True, tag="cancelled"):
