@@ -8,21 +8,17 @@ sentences, not by raising at the first one: a person who asks for a check wants 
 from __future__ import annotations
 
 import hashlib
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
 import msgspec
-import zstandard
 
 from litho.errors import IntegrityError
 from litho.library import files
 from litho.library.manifest import FileRef, Manifest, Part
 from litho.library.shelf import Library
-
-BLOCK = 1024 * 1024
-"""Bytes read at a time."""
+from litho.library.unpack import BLOCK, unpacked
 
 Tick = Callable[[int], None]
 """Told how many bytes were read since the last call."""
@@ -102,57 +98,6 @@ def _check_stream(root: Path, part: Part, ref: FileRef, tick: Tick) -> Problem |
     return None
 
 
-def unpacked(file: IO[bytes], compression: str) -> Iterator[bytes]:
-    """The plain stream in a stored file, in blocks. Raises IntegrityError when it is cut or damaged."""
-    if compression == "none":
-        yield from _blocks(file)
-    elif compression == "zstd":
-        yield from _unzstd(file)
-    else:
-        yield from _gunzip(file)
-
-
 def _blocks(file: IO[bytes]) -> Iterator[bytes]:
     while block := file.read(BLOCK):
         yield block
-
-
-def _unzstd(file: IO[bytes]) -> Iterator[bytes]:
-    decompressor = zstandard.ZstdDecompressor()
-    frame = decompressor.decompressobj()
-    begun = False
-    try:
-        for packed in _blocks(file):
-            block = packed
-            while block:
-                if frame.eof:
-                    frame = decompressor.decompressobj()
-                begun = True
-                plain = frame.decompress(block)
-                block = frame.unused_data if frame.eof else b""
-                if plain:
-                    yield plain
-    except zstandard.ZstdError as exc:
-        raise IntegrityError(f"not a whole zstd stream ({exc})") from exc
-    if not begun or not frame.eof:
-        raise IntegrityError("the zstd stream ends early")
-
-
-def _gunzip(file: IO[bytes]) -> Iterator[bytes]:
-    member = zlib.decompressobj(wbits=31)
-    begun = False
-    try:
-        for packed in _blocks(file):
-            block = packed
-            while block:
-                if member.eof:
-                    member = zlib.decompressobj(wbits=31)
-                begun = True
-                plain = member.decompress(block, BLOCK * 4)
-                block = member.unused_data if member.eof else member.unconsumed_tail
-                if plain:
-                    yield plain
-    except zlib.error as exc:
-        raise IntegrityError(f"not a whole gzip stream ({exc})") from exc
-    if not begun or not member.eof:
-        raise IntegrityError("the gzip stream ends early")
