@@ -115,26 +115,18 @@ class Stage:
         data = manifest.dump(finished)
         manifest.parse(data, name=self.name, version=self.version)
         wanted = {ref.file: ref.bytes for ref in finished.files()}
+        missing = set(wanted) - set(self._made)
+        if missing:
+            raise LibraryError(f"the manifest names files that were never made: {sorted(missing)}", code="stage-lost")
         with files.telling(root):
             self._check_held()
-            for name in self._made:
-                path = root / (name + ".part")
-                size = path.stat().st_size if path.exists() else None
-                found = "is gone" if size is None else f"has {size} bytes"
-                if wanted.get(name) != size:
-                    raise LibraryError(
-                        f"{path.name} {found} and the manifest says {wanted.get(name)}",
-                        hint="start the capture again",
-                        code="stage-lost",
-                    )
-                _fsync(path)
-            missing = set(wanted) - set(self._made)
-            if missing:
-                raise LibraryError(
-                    f"the manifest names files that were never made: {sorted(missing)}", code="stage-lost"
-                )
-            for name in self._made:
-                (root / (name + ".part")).rename(root / name)
+            try:
+                for name in self._made:
+                    self._sync(root / (name + ".part"), wanted.get(name))
+                for name in self._made:
+                    (root / (name + ".part")).rename(root / name)
+            except FileNotFoundError as exc:
+                raise self._lost() from exc
             files.fsync_dir(root)
             self._commit(root / names.manifest_file(self.name, self.version), data)
         # From here on the version exists; nothing below may take it back.
@@ -153,6 +145,21 @@ class Stage:
                 hint=exc.hint,
                 code="pointer-stale",
             ) from exc
+
+    def _sync(self, path: Path, wanted: int | None) -> None:
+        """Make a finished file last. Raises LibraryError when it is not as long as it should be, OSError."""
+        fd = os.open(path, os.O_RDONLY)
+        try:
+            size = os.fstat(fd).st_size
+            if size != wanted:
+                raise LibraryError(
+                    f"{path.name} has {size} bytes and the manifest says {wanted}",
+                    hint="start the capture again",
+                    code="stage-lost",
+                )
+            os.fsync(fd)
+        finally:
+            os.close(fd)
 
     def _commit(self, path: Path, data: bytes) -> None:
         """Make the manifest appear, if the number is still ours. Raises LibraryError, OSError."""
@@ -173,7 +180,8 @@ class Stage:
             return
         self._open = False
         with contextlib.suppress(OSError, LithoError):
-            self._check_held()
+            if not self._ours_to_delete():
+                return
             # A manifest is there when only the sync after its rename failed: it goes first, a version is whole or it is not.
             published = self.library.root / names.manifest_file(self.name, self.version)
             if published.exists():
@@ -189,16 +197,27 @@ class Stage:
             held = files.read_small(self.reservation, SMALL) == self._claim
         except FileNotFoundError:
             held = False
-        if not held and not (self.library.root / MARKER).exists():
-            raise LibraryError(
+        if not held:
+            raise self._lost()
+
+    def _ours_to_delete(self) -> bool:
+        """True while what was made here is nobody else's: the number is held, or it was swept away and nobody has it since."""
+        try:
+            found = files.read_small(self.reservation, SMALL)
+        except FileNotFoundError:
+            found = b""
+        published = self.library.root / names.manifest_file(self.name, self.version)
+        return found == self._claim or (not found and not published.exists())
+
+    def _lost(self) -> LibraryError:
+        with files.telling(self.library.root):
+            mounted = (self.library.root / MARKER).exists()
+        if not mounted:
+            return LibraryError(
                 f"the library {self.library.root} went away while {self.name}:{self.version} was being made",
                 hint="check that it is still mounted, then start the capture again",
                 code="library-missing",
             )
-        if not held:
-            raise self._lost()
-
-    def _lost(self) -> LibraryError:
         return LibraryError(
             f"version {self.version} of {self.name} was taken away while it was being made",
             hint="the task was believed dead; start it again",
@@ -231,11 +250,3 @@ def point_to_latest(library: Library, name: str) -> None:
                 files.replace(pointer, wanted)
         if library.versions(name)[-1:] == published[-1:]:
             return
-
-
-def _fsync(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
