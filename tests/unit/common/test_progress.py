@@ -1,0 +1,127 @@
+"""Progress never runs backwards, never passes 100 %, and says 100 % only at the end."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from litho import messages
+from litho.progress import LEAST_SPAN_S, WINDOW_S, Meter, Progress
+
+GB = 10**9
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("at"), st.integers(-10, 2000), st.floats(-5, 30)),
+        st.tuples(st.just("plan"), st.integers(0, 1500), st.just(0.0)),
+        st.tuples(st.just("read"), st.just(0), st.floats(-100, 1000)),
+    ),
+    max_size=60,
+)
+
+
+@given(total=st.integers(0, 1000), steps=STEPS)
+def test_it_never_runs_backwards_and_never_passes_the_total(total: int, steps: list[tuple[str, int, float]]) -> None:
+    now = 1000.0
+    meter = Meter(total=total, now=now)
+    last = meter.read(now=now)
+    for kind, number, passed in steps:
+        now += passed  # also backwards
+        if kind == "at":
+            meter.at(number, now=now, stored=number // 2)
+        elif kind == "plan":
+            meter.plan(total=number, parts=3)
+        told = meter.read(now=now)
+        assert told.done >= last.done
+        assert told.fraction >= last.fraction
+        assert told.percent >= last.percent
+        assert told.stored >= last.stored
+        assert told.elapsed_s >= last.elapsed_s
+        assert told.percent < 100
+        assert told.rate >= 0
+        assert told.eta_s is None or told.eta_s >= 0
+        if told.total:
+            assert told.done <= told.total
+        # What a meter says can always be sent.
+        report = messages.ProgressReport(node="n", session="s", task="t", n=1, progress=told, line="x")
+        assert messages.decode(messages.encode(report), messages.ProgressReport).progress == told
+        last = told
+    meter.finish(now=now)
+    end = meter.read(now=now)
+    assert (end.percent, end.fraction, end.eta_s) == (100, 1.0, 0.0)
+    assert end.done >= last.done
+    assert end.done == end.total or not end.total
+
+
+def test_all_bytes_moved_is_not_the_end_because_sync_and_verify_lie_ahead() -> None:
+    meter = Meter(total=100, now=0)
+    meter.at(100, now=10)
+    assert meter.read(now=10).percent == 99
+    meter.finish(now=12)
+    assert meter.read(now=12).percent == 100
+
+
+def test_the_rate_is_that_of_the_window_and_not_of_the_whole_run() -> None:
+    meter = Meter(total=100 * GB, now=0)
+    for second in range(1, 61):
+        meter.at(second * GB, now=second)
+    assert meter.read(now=60).rate == pytest.approx(GB)
+    for second in range(61, 121):
+        meter.at(60 * GB + (second - 60) * GB // 10, now=second)
+    slow = meter.read(now=120)
+    assert slow.rate == pytest.approx(GB / 10)
+    assert slow.eta_s == pytest.approx((100 - 66) * 10)
+
+
+def test_a_stall_shows_within_the_window() -> None:
+    meter = Meter(total=10 * GB, now=0)
+    for second in range(1, 21):
+        meter.at(second * GB // 10, now=second)
+    rates = [meter.read(now=20 + second).rate for second in range(1, int(WINDOW_S) + 3)]
+    assert rates == sorted(rates, reverse=True)
+    assert rates[-1] == 0
+    assert meter.read(now=40).eta_s is None
+
+
+def test_a_first_burst_into_the_page_cache_is_not_told_as_a_rate() -> None:
+    meter = Meter(total=10 * GB, now=0)
+    meter.at(GB, now=0.001)
+    assert meter.read(now=0.001).rate == 0
+    assert meter.read(now=LEAST_SPAN_S + 0.1).rate > 0
+
+
+def test_a_raised_total_holds_the_fraction_and_a_lowered_one_the_bytes() -> None:
+    meter = Meter(total=100, now=0)
+    meter.at(50, now=1)
+    assert meter.read(now=1).percent == 50
+    meter.plan(total=200, parts=1)
+    raised = meter.read(now=2)
+    assert (raised.percent, raised.done, raised.total) == (50, 50, 200)
+    meter.plan(total=30, parts=1)
+    lowered = meter.read(now=3)
+    assert (lowered.done, lowered.total) == (50, 50)
+
+
+def test_a_clock_that_runs_backwards_stands_still() -> None:
+    meter = Meter(total=100, now=1000)
+    meter.at(10, now=1010)
+    back = meter.read(now=500)
+    assert back.elapsed_s == 10
+    assert back.rate == pytest.approx(1)
+
+
+def test_the_phase_and_partition_are_told_and_the_partition_never_passes_their_number() -> None:
+    meter = Meter(now=0)
+    meter.plan(total=10, parts=3)
+    meter.enter("partition", part=2)
+    told = meter.read(now=0)
+    assert (told.phase, told.part, told.parts) == ("partition", 2, 3)
+    meter.enter("partition", part=9)
+    assert meter.read(now=0).part == 3
+
+
+@pytest.mark.parametrize("hundredths", range(101))
+def test_percent_is_the_whole_number_that_a_person_expects(hundredths: int) -> None:
+    assert Progress(fraction=hundredths / 100).percent == hundredths
+
+
+def test_almost_everything_is_not_everything() -> None:
+    assert Progress(fraction=1 - 1e-15).percent == 99
