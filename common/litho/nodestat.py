@@ -53,4 +53,4 @@ def clean(text: str) -> str:
     """`text` as printable ASCII on one line, cut at 300 characters, safe for a terminal, a table cell and port 3002."""
     flat = re.sub(r"[^\x20-\x7e]+", " ", text)
     flat = re.sub(r"next", "following", flat, flags=re.IGNORECASE)
-    return flat.strip()[:_LIMIT]
+    return flat.strip()[:_LIMIT].strip()
