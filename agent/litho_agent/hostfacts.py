@@ -1,0 +1,80 @@
+"""What the machine is: processor, memory, network cards, as `/proc` and `/sys` tell. Sent with the claim, for people.
+
+Nothing here decides anything, so nothing here fails: what cannot be read is left out. Each figure is a plain function of
+a directory, so that a test can show it another machine's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+_CARDS = 64
+"""Network cards that are listed at most."""
+
+
+def inventory(root: Path = Path("/")) -> dict[str, Any]:
+    """The machine's facts as JSON-able values; `root` is where `proc` and `sys` lie."""
+    return {
+        "arch": platform.machine(),
+        "kernel": platform.release(),
+        "cpu": {"model": cpu_model(root), "count": os.cpu_count() or 0},
+        "memory": memory_bytes(root),
+        "nics": nics(root),
+        "board": board(root),
+    }
+
+
+def cpu_model(root: Path) -> str:
+    """The processor's name; empty when it has none."""
+    for line in _read(root / "proc/cpuinfo").splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() in ("model name", "Model", "cpu model"):
+            return value.strip()[:200]
+    return ""
+
+
+def memory_bytes(root: Path) -> int:
+    """Bytes of memory; 0 when unknown."""
+    for line in _read(root / "proc/meminfo").splitlines():
+        words = line.split()
+        if len(words) >= 2 and words[0] == "MemTotal:" and words[1].isdigit():
+            return int(words[1]) * 1024
+    return 0
+
+
+def nics(root: Path) -> list[dict[str, Any]]:
+    """Network cards of hardware (those with a device), by name, with MAC, state and speed in Mbit/s."""
+    found: list[dict[str, Any]] = []
+    with contextlib.suppress(OSError):
+        for card in sorted((root / "sys/class/net").iterdir()):
+            if not (card / "device").exists() or len(found) >= _CARDS:
+                continue
+            speed = _read(card / "speed")
+            found.append(
+                {
+                    "name": card.name,
+                    "mac": _read(card / "address"),
+                    "state": _read(card / "operstate"),
+                    "speed": int(speed) if speed.isdigit() else 0,
+                }
+            )
+    return found
+
+
+def board(root: Path) -> str:
+    """Maker and model of the machine."""
+    dmi = root / "sys/class/dmi/id"
+    return " ".join(filter(None, (_read(dmi / "sys_vendor"), _read(dmi / "product_name"))))[:200]
+
+
+def _read(path: Path) -> str:
+    """The first 64 KiB of a file as printable text; empty when it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return file.read(65536).decode("ascii", errors="replace").strip()
+    except OSError:
+        return ""

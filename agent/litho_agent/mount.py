@@ -1,0 +1,190 @@
+"""The library's way onto the node: a directory as it is, or an NFS export mounted for the time of the job.
+
+`file:///srv/images` (or a plain path) is used where it lies. `nfs://server/export` is mounted, with NFS 4 and then 3, under
+`/run/lithograph/library`, and unmounted at the end. Either way the marker file is looked for afterwards: a mount point on
+which nothing is mounted has none, and writing there would fill the node's memory instead of the file server.
+
+Mount options: `softerr` with 20 s and three repetitions, so a server that is away for a minute or two costs only that time, and
+one that never comes back ends the job with a reason after about 200 s instead of hanging it for ever. A write
+that failed so is an error of the write or of the fsync before publishing; nothing half-written is ever published.
+`nolock`: the library needs no locks, and the root image runs no lock daemon. A restore mounts read-only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import urllib.parse
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import msgspec
+
+from litho import process
+from litho.errors import EngineError, LibraryError, LithoError, MissingProgramError, UsageError
+from litho.library import Library
+
+TARGET = Path("/run/lithograph/library")
+MOUNT_S = 60.0
+"""Seconds that one try to mount may take."""
+ROUNDS = 3
+"""How often each NFS version is tried: the network of a node that has just booted may need a moment."""
+_PAUSE_S = 3.0
+_OPTIONS = "softerr,timeo=200,retrans=3,proto=tcp,nolock,noatime,nosuid,nodev,noexec,retry=0"
+
+_SERVER = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,252})|\[[0-9A-Fa-f:.]{2,45}\]", re.ASCII)
+_EXPORT = re.compile(r"(/[A-Za-z0-9._+@=-]+)+/?|/", re.ASCII)
+
+
+class Directory(msgspec.Struct, frozen=True):
+    """A library that is already there."""
+
+    path: Path
+
+
+class Export(msgspec.Struct, frozen=True):
+    """A library on an NFS server."""
+
+    server: str
+    path: str
+    port: int = 0
+    """0: the protocol's own."""
+
+    def __str__(self) -> str:
+        return f"nfs://{self.server}{f':{self.port}' if self.port else ''}{self.path}"
+
+
+def parse(text: str) -> Directory | Export:
+    """Where a library is: `file:///path`, `/path` or `nfs://server[:port]/export`. Raises UsageError."""
+    if text.startswith("/") and "\0" not in text:
+        return Directory(Path(text))
+    with contextlib.suppress(ValueError):
+        # `urlsplit` drops line breaks and tabs in silence: what holds one is not what it seems.
+        url = urllib.parse.urlsplit(text if text.isprintable() else "")
+        if (
+            url.scheme == "file"
+            and url.netloc == ""
+            and url.path.startswith("/")
+            and not url.query
+            and not url.fragment
+        ):
+            path = urllib.parse.unquote(url.path, errors="strict")
+            if "\0" not in path:
+                return Directory(Path(path))
+        if url.scheme == "nfs" and not url.query and not url.fragment:
+            server, port = url.netloc, url.port or 0
+            if port:
+                server = server[: server.rindex(":")]
+            levels = url.path.split("/")
+            if _SERVER.fullmatch(server) and _EXPORT.fullmatch(url.path) and not {".", ".."} & set(levels):
+                return Export(server, url.path, port)
+    raise UsageError(
+        f"{text[:200]!r} does not name an image library",
+        hint="write a directory, file:///directory or nfs://server/export",
+        code="bad-library",
+    )
+
+
+def argv(export: Export, version: int, target: Path, *, read_only: bool) -> process.Argv:
+    """The command that mounts `export` by NFS `version` (4 or 3)."""
+    options = [f"vers={version}", _OPTIONS, "ro" if read_only else "rw"]
+    if export.port:
+        options.append(f"port={export.port}")
+    return ["mount", "-t", "nfs", "-o", ",".join(options), f"{export.server}:{export.path}", target]
+
+
+@contextlib.asynccontextmanager
+async def library(text: str, *, read_only: bool, target: Path = TARGET) -> AsyncIterator[Path]:
+    """The directory of the library that `text` names, for as long as the block lasts.
+
+    Raises UsageError, LibraryError when it cannot be mounted or is no library, MissingProgramError.
+    """
+    named = parse(text)
+    if isinstance(named, Directory):
+        await asyncio.to_thread(Library.open, named.path)
+        yield named.path
+        return
+    await _mount(named, target, read_only=read_only)
+    try:
+        try:
+            await asyncio.to_thread(Library.open, target)
+        except LibraryError as exc:
+            raise LibraryError(
+                f"{named} is mounted but is not an image library ({exc.message})",
+                hint="check the export's path, or make a library there with: litho library init DIR",
+                code=exc.code,
+            ) from exc
+        yield target
+    finally:
+        await _unmount(target)
+
+
+async def _mount(export: Export, target: Path, *, read_only: bool) -> None:
+    if process.which("mount.nfs") is None:
+        raise MissingProgramError(
+            f"{export} cannot be mounted: the program mount.nfs is not installed", hint="install the package nfs-common"
+        )
+    _make(target)
+    # What an agent that was killed left mounted would hide under, or be, another library.
+    for _ in range(mounts(target)):
+        await _run(["umount", "-l", target])
+    said: list[str] = []
+    for attempt in range(ROUNDS):
+        if attempt:
+            await asyncio.sleep(_PAUSE_S)
+        for version in (4, 3):
+            try:
+                await _run(argv(export, version, target, read_only=read_only))
+            except EngineError as exc:
+                said.append(f"NFS {version}: {exc.message}")
+            else:
+                return
+    raise mount_failed(export, said[-2:])
+
+
+def _make(target: Path) -> None:
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        raise LibraryError(f"{target} cannot be made ({exc.strerror})", code="library-mount") from exc
+
+
+def mounts(target: Path, table: Path = Path("/proc/self/mounts")) -> int:
+    """How many file systems are mounted on `target`. Read from the kernel's table: looking at a dead mount could hang."""
+    lines = table.read_text(errors="replace").splitlines()
+    return sum(1 for line in lines if line.split(" ")[1:2] == [str(target)])
+
+
+def mount_failed(export: Export, said: list[str]) -> LibraryError:
+    """The error that tells why neither NFS version went."""
+    return LibraryError(
+        f"the library {export} cannot be mounted ({'; '.join(said)})",
+        hint="check that the server runs, exports this path to this node, and can be reached",
+        code="library-mount",
+    )
+
+
+async def _unmount(target: Path) -> None:
+    """Unmount; where something still holds it, take it out of sight at least."""
+    try:
+        await _run(["umount", target])
+    except LithoError:
+        with contextlib.suppress(LithoError):
+            await _run(["umount", "-l", target])
+
+
+async def _run(words: process.Argv) -> None:
+    """Run a program to its end from the event loop; ended with it when the caller is cancelled. Raises EngineError."""
+    child = await process.start_async(words, stderr=asyncio.subprocess.PIPE)
+    try:
+        async with asyncio.timeout(MOUNT_S):
+            _, err = await child.communicate()
+    except TimeoutError:
+        raise EngineError(f"{words[0]} did not end within {MOUNT_S:.0f} s") from None
+    finally:
+        if child.returncode is None:
+            await process.end(child, grace_s=1.0)
+    done = process.Done(tuple(str(word) for word in words), child.returncode or 0, "", err.decode(errors="replace"))
+    if done.code != 0:
+        raise process.failure(done)

@@ -1,0 +1,287 @@
+"""`litho-agent run`: what an agent does on a node, from its kernel command line to the node's end state.
+
+    settings ──> claim (HTTP) ──> MQTT session ┐
+                                               ├─ mount the library ─> worker ─> end is acknowledged ─> Finish ─> reboot
+                                    commands ──┘
+
+1. The task is claimed with the one-time token. A controller that cannot be reached is waited for; one that refuses ends the
+   agent with exit code 4, and the node stays where it is: no reboot, so no loop.
+2. The order's job is filled up with what the kernel command line wishes. The order's own words win.
+3. The MQTT session starts beside the work. A broker that is away neither stops nor slows the job.
+4. The library is mounted and a worker process moves the bytes.
+5. How it ended is said until the controller acknowledges it (`Limits.acknowledge_s`), because nobody else knows it.
+6. `Finish` says that the boot files for what comes after are written. Without it the agent goes on after `Limits.finish_s`.
+7. Reboot, power off or stay; see `finish`. A node whose end nobody acknowledged stays.
+
+`Cancel` and SIGTERM stop the worker and the end is said. `Stop` means that this session does not hold the task: the worker is
+stopped, nothing more is said, and the node stays.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import platform
+import uuid
+from collections.abc import Awaitable, Callable, Coroutine
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import msgspec
+
+from litho.errors import CancelledError, LithoError, RefusedError, UnreachableError
+from litho.job import Job
+from litho.library import Owner
+from litho.messages import Cancel, ClaimRequest, Failed, Finish, Order, Stop, Stopped, clip
+from litho_agent import claim, finish, hostfacts, mount, mover
+from litho_agent.finish import Decision, Power, SystemPower
+from litho_agent.mover import End, News, WorkOrder
+from litho_agent.report import Reporter
+from litho_agent.report.mqtt import RESEND_S, MqttReporter, Obeyed
+
+log = logging.getLogger("litho_agent.node")
+
+T = TypeVar("T")
+
+FILLED = ("disk", "engine", "compress", "level", "then", "fit", "on_dirty", "on_bad_sector", "allow")
+"""Fields of a job that the kernel command line may fill."""
+
+
+class Settings(Protocol):
+    """What the kernel command line says; `boot` reads it. Besides these it has every field of `FILLED`."""
+
+    @property
+    def controller(self) -> str:
+        """Where claims go: `http://mgmt:3014`."""
+
+    @property
+    def node(self) -> str:
+        """This node's name."""
+
+    @property
+    def task(self) -> str:
+        """The task that was armed for it."""
+
+    @property
+    def token(self) -> str:
+        """Good for one claim."""
+
+    @property
+    def library(self) -> str:
+        """Where the images are, if the order does not say."""
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """How long the agent waits for others, in seconds."""
+
+    claim_s: float = claim.GIVE_UP_S
+    acknowledge_s: float = 3600.0
+    """For the controller to acknowledge how the job ended. Longer than any restart of it."""
+    finish_s: float = 60.0
+    """For `Finish`, once the end is acknowledged."""
+    term_s: float = 10.0
+    """After SIGTERM, for the end to be acknowledged."""
+    resend_s: float = RESEND_S
+
+
+class Move(Protocol):
+    """What moves the bytes; in the field `mover.run`."""
+
+    async def __call__(self, order: WorkOrder, hear: Callable[[News], None], cancel: asyncio.Event) -> End:
+        """Do `order`, tell `hear` of it, and answer how it ended, within 2 s after `cancel` is set."""
+
+
+def fill(job: Job, settings: Settings) -> Job:
+    """`job` with the wishes of the kernel command line where the order says nothing of its own (has the default)."""
+    default = {field.name: field.default for field in msgspec.structs.fields(Job)}
+    changes = {
+        name: wish for name in FILLED if (wish := getattr(settings, name)) and getattr(job, name) == default[name]
+    }
+    return msgspec.structs.replace(job, **changes)
+
+
+async def run(
+    settings: Settings,
+    *,
+    show: Reporter,
+    terminate: asyncio.Event,
+    move: Move = mover.run,
+    power: Power | None = None,
+    in_rootimg: bool | None = None,
+    limits: Limits = Limits(),  # noqa: B008 - frozen
+) -> int:
+    """Do the node's task; answers the exit code. `terminate` is set by SIGTERM.
+
+    Raises LithoError when there is no order: the claim was refused (4), nobody answered (9), the answer made no sense (1).
+    """
+    session = uuid.uuid4().hex
+    request = ClaimRequest(
+        node=settings.node, task=settings.task, token=settings.token, session=session, inventory=hostfacts.inventory()
+    )
+    show.say(f"claiming task {settings.task} for {settings.node} from {claim.parse_url(settings.controller)}")
+    order = await _unless(terminate, claim.claim(settings.controller, request, say=show.say, give_up_s=limits.claim_s))
+    if order is None:
+        raise CancelledError("the agent was ended before it had its order")
+    job = fill(order.job, settings)
+    show.say(f"task {order.task}: {job.action} {job.image} on {order.node}")
+    errand = Errand(order, job, order.library or settings.library, session, show=show, move=move, limits=limits)
+    outcome = await errand.run(terminate)
+
+    rootimg = finish.in_rootimg() if in_rootimg is None else in_rootimg
+    decision = finish.decide(job.then, in_rootimg=rootimg) if outcome.may_switch else Decision("stay")
+    for note in (outcome.note, decision.note):
+        if note:
+            show.say(note)
+    if decision.deed != "stay":
+        show.say(f"the node does what comes after the job: {decision.deed}")
+    problem = await asyncio.to_thread(finish.finish, decision, power or SystemPower())
+    if problem:
+        show.say(problem)
+    return outcome.exit_code
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What is left to do when the errand is over."""
+
+    exit_code: int
+    may_switch: bool
+    """True when the node may go on to its end state."""
+    note: str = ""
+
+
+class Errand:
+    """One order being carried out."""
+
+    def __init__(
+        self, order: Order, job: Job, library: str, session: str, *, show: Reporter, move: Move, limits: Limits
+    ) -> None:
+        self._order = order
+        self._job = job
+        self._library = library
+        self._session = session
+        self._show = show
+        self._move = move
+        self._limits = limits
+        self._cancel = asyncio.Event()
+        self._cancel_reason = ""
+        self._stopped = asyncio.Event()
+        self._stop_reason = ""
+        self._finish = asyncio.Event()
+        self._wire = MqttReporter(order, session, obey=self.obey, resend_s=limits.resend_s)
+
+    async def run(self, terminate: asyncio.Event) -> Outcome:
+        """Work and tell of it, until nothing is left to do or to say."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._wire.run(), name="mqtt session")
+            term = tasks.create_task(self._terminated(terminate), name="terminator")
+            end = await tasks.create_task(self._work(), name="worker")
+            self._hear(end)
+            outcome = await self._told(end, terminate)
+            term.cancel()
+            self._wire.close()
+        return outcome
+
+    def obey(self, command: Obeyed) -> None:
+        """Do what the controller says; each command may come twice."""
+        match command:
+            case Cancel():
+                self._ask_to_stop(command.reason)
+            case Stop():
+                self._stop_reason = command.reason
+                self._stopped.set()
+                self._wire.fall_silent()
+                self._ask_to_stop(command.reason)
+            case Finish():
+                self._finish.set()
+
+    def _ask_to_stop(self, reason: str) -> None:
+        if not self._cancel.is_set():
+            self._cancel_reason = reason
+            self._cancel.set()
+            self._show.say(f"stopping: {reason}")
+
+    async def _terminated(self, terminate: asyncio.Event) -> None:
+        await terminate.wait()
+        self._ask_to_stop("the agent was asked to end (SIGTERM)")
+
+    def _hear(self, message: News | End) -> None:
+        self._show.hear(message)
+        if not self._stopped.is_set():
+            self._wire.hear(message)
+
+    async def _work(self) -> End:
+        """Mount the library and let the worker do the job; every way that it can end is an answer."""
+        owner = Owner(
+            session=self._session,
+            node=self._order.node,
+            task=self._order.task,
+            host=platform.node()[:256],
+            pid=os.getpid(),
+        )
+        try:
+            async with contextlib.AsyncExitStack() as held:
+                mounted = mount.library(self._library, read_only=self._job.action == "restore")
+                path: Path | None = await _unless(self._cancel, held.enter_async_context(mounted))
+                if path is None:
+                    return Stopped(reason=clip(self._cancel_reason))
+                order = WorkOrder(job=self._job, library=str(path), owner=owner, node=self._order.node)
+                end = await self._move(order, self._hear, self._cancel)
+        except LithoError as exc:
+            return Failed(code=exc.code, reason=clip(str(exc)), exit_code=exc.exit_code)
+        except Exception as exc:
+            # A defect of ours: the controller and the person get a sentence, the log gets the trace.
+            log.exception("the agent met an error that nothing expected")
+            return Failed(code="internal", reason=clip(f"an unexpected error stopped the agent ({exc!r})"))
+        if isinstance(end, Stopped) and self._cancel_reason:
+            return msgspec.structs.replace(end, reason=clip(self._cancel_reason))
+        return end
+
+    async def _told(self, end: End, terminate: asyncio.Event) -> Outcome:
+        """Wait until the controller knows the end and has prepared what comes after it."""
+        limits = self._limits
+        told = asyncio.create_task(self._wire.acknowledged(), name="acknowledged")
+        stopped = asyncio.create_task(self._stopped.wait(), name="stopped")
+        ready = asyncio.create_task(self._finish.wait(), name="finish")
+        term = asyncio.create_task(terminate.wait(), name="term")
+        waits = (told, stopped, ready, term)
+        try:
+            await asyncio.wait({told, stopped, term}, timeout=limits.acknowledge_s, return_when=_FIRST)
+            if terminate.is_set():
+                await asyncio.wait({told, stopped}, timeout=limits.term_s, return_when=_FIRST)
+            if self._stopped.is_set():
+                refused = RefusedError(f"the controller stopped this session: {self._stop_reason}")
+                return Outcome(exit_code=refused.exit_code, may_switch=False, note=str(refused))
+            if not told.done():
+                lost = UnreachableError(
+                    "the job has ended, but the controller never acknowledged it", hint="the node stays as it is"
+                )
+                return Outcome(exit_code=lost.exit_code, may_switch=False, note=str(lost))
+            await asyncio.wait({ready, stopped, term}, timeout=limits.finish_s, return_when=_FIRST)
+            note = "" if ready.done() or term.done() else f"no word to go on came within {limits.finish_s:.0f} s"
+            return Outcome(exit_code=finish.exit_code(end), may_switch=not terminate.is_set(), note=note)
+        finally:
+            for wait in waits:
+                wait.cancel()
+            await asyncio.gather(*waits, return_exceptions=True)
+
+
+_FIRST = asyncio.FIRST_COMPLETED
+
+
+async def _unless(event: asyncio.Event, doing: Awaitable[T] | Coroutine[Any, Any, T]) -> T | None:
+    """What `doing` answers; None, and `doing` is cancelled, when `event` is set first. Raises what it raises."""
+    work = asyncio.ensure_future(doing)
+    called = asyncio.create_task(event.wait())
+    try:
+        await asyncio.wait({work, called}, return_when=_FIRST)
+        if work.done():
+            return work.result()
+        work.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            return await work
+        return None
+    finally:
+        called.cancel()
+        work.cancel()

@@ -1,0 +1,112 @@
+from pathlib import Path
+
+import pytest
+
+from litho.errors import LibraryError, MissingProgramError, UsageError
+from litho.library import Library
+from litho_agent import mount
+from litho_agent.mount import Directory, Export, argv, mounts, parse
+
+
+@pytest.mark.parametrize(
+    ("text", "where"),
+    [
+        ("/srv/images", Directory(Path("/srv/images"))),
+        ("file:///srv/images", Directory(Path("/srv/images"))),
+        ("file:///srv/with%20space", Directory(Path("/srv/with space"))),
+        ("nfs://mgmt/install/image/x86", Export("mgmt", "/install/image/x86")),
+        ("nfs://10.0.0.1:2050/images", Export("10.0.0.1", "/images", 2050)),
+        ("nfs://[fd00::1]/images", Export("[fd00::1]", "/images")),
+        ("nfs://[fd00::1]:2050/images", Export("[fd00::1]", "/images", 2050)),
+        ("nfs://mgmt/", Export("mgmt", "/")),
+    ],
+)
+def test_a_library_is_a_directory_or_an_export(text, where):
+    assert parse(text) == where
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "images",
+        "file://host/srv",
+        "file:srv",
+        "file:///a%00b",
+        "/a\0b",
+        "nfs://mgmt",
+        "nfs:///images",
+        "nfs://-o/images",
+        "nfs://mgmt,rw/images",
+        "nfs://mgmt/a,b",
+        "nfs://mgmt/a b",
+        "nfs://mgmt/../etc",
+        "nfs://mgmt/a/./b",
+        "nfs://mgmt/a;reboot",
+        "nfs://user@mgmt/images",
+        "nfs://mgmt:99999/images",
+        "nfs://mgmt/images?x=y",
+        "smb://mgmt/images",
+        "nfs://mgmt/a\nb",
+    ],
+)
+def test_anything_else_is_refused_with_what_may_be_written(text):
+    with pytest.raises(UsageError, match="nfs://server/export") as caught:
+        parse(text)
+    assert caught.value.code == "bad-library"
+
+
+def test_the_command_says_version_direction_and_port():
+    export = Export("mgmt", "/images", 2050)
+    words = [str(word) for word in argv(export, 4, Path("/mnt"), read_only=True)]
+    assert words[:4] == ["mount", "-t", "nfs", "-o"]
+    options = words[4].split(",")
+    assert options[0] == "vers=4"
+    assert {"ro", "softerr", "nolock", "nosuid", "nodev", "noexec", "port=2050"} <= set(options)
+    assert words[5:] == ["mgmt:/images", "/mnt"]
+    writing = str(argv(Export("[::1]", "/"), 3, Path("/mnt"), read_only=False)[4]).split(",")
+    assert "rw" in writing
+    assert "ro" not in writing
+    assert writing[0] == "vers=3"
+    assert not any(word.startswith("port=") for word in writing)
+
+
+def test_the_kernels_table_tells_what_is_mounted_where(tmp_path):
+    table = tmp_path / "mounts"
+    table.write_text("proc /proc proc rw 0 0\nmgmt:/a /run/x nfs ro 0 0\nmgmt:/b /run/x nfs ro 0 0\n\n")
+    assert mounts(Path("/run/x"), table) == 2
+    assert mounts(Path("/run"), table) == 0
+
+
+async def test_a_directory_is_used_where_it_lies_and_must_be_a_library(tmp_path):
+    Library.create(tmp_path / "lib")
+    async with mount.library(f"file://{tmp_path}/lib", read_only=False) as path:
+        assert path == tmp_path / "lib"
+    with pytest.raises(LibraryError, match="is not an image library"):
+        async with mount.library(f"file://{tmp_path}", read_only=False):
+            pass
+
+
+async def test_without_the_nfs_programs_the_package_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(mount.process, "which", lambda _: None)
+    with pytest.raises(MissingProgramError, match="install the package nfs-common"):
+        async with mount.library("nfs://mgmt/images", read_only=True, target=tmp_path / "mnt"):
+            pass
+
+
+async def test_a_mount_that_fails_tells_what_both_versions_said(tmp_path, monkeypatch):
+    # The real mount program, which has no server to find; only the pauses and the check for the helper are taken out.
+    monkeypatch.setattr(
+        mount.process, "which", lambda name: f"/usr/bin/{name}" if name == "mount.nfs" else _which(name)
+    )
+    monkeypatch.setattr(mount, "_PAUSE_S", 0.0)
+    with pytest.raises(LibraryError) as caught:
+        async with mount.library("nfs://127.0.0.1:1/images", read_only=True, target=tmp_path / "mnt"):
+            pass
+    assert caught.value.code == "library-mount"
+    assert caught.value.message.startswith("the library nfs://127.0.0.1:1/images cannot be mounted (NFS 4: mount ended")
+    assert "; NFS 3: mount ended" in caught.value.message
+    assert "exports this path to this node" in caught.value.hint
+
+
+_which = mount.process.which
