@@ -1,0 +1,56 @@
+"""The answer to a claim: the order, made of the task's row and of what the installation is like."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from litho.messages import Broker, Order
+from litho_controller.store.tasks import TaskRow
+from litho_controller.tasks import accounts
+
+
+class Installation(msgspec.Struct, kw_only=True):
+    """What nodes are told about this installation. `url` and `brokers` are known when both listen."""
+
+    site: str
+    library: Path
+    secret: bytes
+    heartbeat_s: float
+    progress_s: float
+    credentials: bool = True
+    """False for a broker that is not ours: agents speak to it without an account."""
+    url: str = ""
+    """Base address of the controller."""
+    brokers: tuple[Broker, ...] = ()
+
+
+def library_url(directory: Path, site_keys: dict[str, str]) -> str:
+    """Where a node finds the library: on NFS when site.IMAGELIBSERVER says so, else in a directory of this very machine."""
+    server = site_keys.get("IMAGELIBSERVER", "").strip()
+    if not server:
+        return f"file://{directory}"
+    export = site_keys.get("IMAGELIBINSTALLDIR", "").strip() or str(directory)
+    return f"nfs://{server}/{export.lstrip('/')}"
+
+
+def order(installation: Installation, row: TaskRow, site_keys: dict[str, str]) -> Order:
+    """What the agent is to do, and how to talk about it."""
+    account = (
+        (row.node, accounts.password(installation.secret, task=row.id, session=row.task.session))
+        if installation.credentials
+        else ("", "")
+    )
+    return Order(
+        task=row.id,
+        node=row.node,
+        site=installation.site,
+        job=row.job,
+        library=library_url(installation.library, site_keys),
+        brokers=installation.brokers,
+        username=account[0],
+        password=account[1],
+        heartbeat_s=installation.heartbeat_s,
+        progress_s=installation.progress_s,
+    )

@@ -1,0 +1,219 @@
+"""What time asks for. `tick` runs about twice a second, and at once when a slot may be free.
+
+* `arm`: free slots go to the tasks that wait longest.
+* `expire`: silent agents and nodes that never booted; their tasks are LOST with a reason, and their slots free.
+* `repeat`: a cancel is said again until the task ends, as a message may get lost.
+* `flush`: what heartbeats and progress reports changed is written once a second, for all tasks together.
+* `accounts`: broker accounts of tasks that ended some time ago are taken away.
+
+`sweep` runs beside it, because the library may be slow: it deletes what dead captures left there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Coroutine
+
+import msgspec
+
+from litho.errors import LithoError
+from litho.library import ImageRef, Library, Owner, care
+from litho.library.stage import read_owner
+from litho.messages import Cancel
+from litho.task import Arm, Expire, Outcome, State
+from litho_controller.boot import cmdline
+from litho_controller.store import tasks as rows_of
+from litho_controller.tables import rows
+from litho_controller.tasks import rules
+from litho_controller.tasks.core import Tasks
+
+log = logging.getLogger("litho.tasks")
+
+TICK_S = 0.5
+FLUSH_S = 1.0
+REPEAT_S = 5.0
+ACCOUNTS_S = 30.0
+SWEEP_AGAIN_S = 60.0
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """How many, and how long."""
+
+    slots: int
+    boot_s: float
+    lease_s: float
+
+
+class Upkeep:
+    """The hand that winds the clock."""
+
+    def __init__(self, tasks: Tasks, limits: Limits) -> None:
+        self._tasks = tasks
+        self._limits = limits
+        self._due: dict[str, float] = {}
+
+    async def run(self) -> None:
+        """Tick for ever. A failure is logged, and the tick after it tries again."""
+        tasks = self._tasks
+        while True:
+            await self.tick()
+            try:
+                await asyncio.wait_for(tasks.woken.wait(), TICK_S)
+            except TimeoutError:
+                continue
+
+    async def tick(self) -> None:
+        """Do what is due."""
+        self._tasks.woken.clear()
+        await self._safely(self.arm)
+        await self._safely(self.expire)
+        await self._now_and_then("repeat", REPEAT_S, self.repeat)
+        await self._now_and_then("flush", FLUSH_S, self.flush)
+        await self._now_and_then("accounts", ACCOUNTS_S, self._tasks.renew_accounts)
+
+    async def _now_and_then(self, name: str, every_s: float, do: Callable[[], Coroutine[None, None, None]]) -> None:
+        now = self._tasks.clock.monotonic()
+        if now - self._due.get(name, -every_s) >= every_s:
+            self._due[name] = now
+            await self._safely(do)
+
+    async def _safely(self, do: Callable[[], Coroutine[None, None, None]]) -> None:
+        try:
+            await do()
+        except LithoError as exc:
+            log.error("%s; it is tried again", exc)
+
+    # ------------------------------------------------------------ slots
+
+    async def arm(self) -> None:
+        """Give free slots to the tasks that wait longest. Raises LithoError."""
+        tasks = self._tasks
+        async with tasks.store.read() as conn:
+            rows_now = await rows_of.all_active(conn)
+        busy = sum(rules.holds_slot(row.state) for row in rows_now)
+        queued = [row for row in rows_now if row.state is State.QUEUED]
+        for row in rules.to_arm(queued, busy=busy, limit=self._limits.slots):
+            await self._arm(row.number)
+
+    async def _arm(self, number: int) -> None:
+        tasks = self._tasks
+        async with tasks.store.write() as conn:
+            row = await rows_of.get(conn, number)
+            if row is None or row.state is not State.QUEUED:
+                return
+            bootparams = await rows.get(conn, "bootparams", row.node)
+            token = cmdline.new_token()
+            line = cmdline.words(
+                controller=tasks.installation.url,
+                node=row.node,
+                task=row.id,
+                token=token,
+                extra=bootparams.get("addkcmdline") or "",
+            )
+            # The file first: an armed task without one could never be claimed.
+            tasks.boot.write(row.node, line)
+            armed = msgspec.structs.replace(row, token_hash=cmdline.token_hash(token))
+            row, _ = await tasks.move(conn, armed, Arm())
+        tasks.after(row)
+        log.info("%s: armed, %s may boot", row.id, row.node)
+
+    # ------------------------------------------------------------ silence
+
+    async def expire(self) -> None:
+        """Tasks that nothing was heard of for too long are lost. Raises LithoError."""
+        tasks, limits = self._tasks, self._limits
+        for wait in tasks.leases.over(
+            now=tasks.clock.monotonic(),
+            boot_s=limits.boot_s,
+            lease_s=limits.lease_s,
+            listening=tasks.bus.connected,
+        ):
+            async with tasks.store.write() as conn:
+                row = await rows_of.get(conn, wait.number)
+                if row is None or (row.state is State.ARMED) is not wait.booting or row.state.ended:
+                    tasks.leases.drop(wait.number)
+                    continue
+                reason = (
+                    rules.never_claimed_reason(row.node, limits.boot_s)
+                    if wait.booting
+                    else rules.silent_reason(limits.lease_s)
+                )
+                row, step = await tasks.move(conn, row, Expire(reason=reason))
+            tasks.after(row)
+            if step.outcome is Outcome.MOVED:
+                log.warning("%s: lost: %s", row.id, reason)
+
+    async def repeat(self) -> None:
+        """Say every cancel again that its agent has not followed yet. Raises LithoError."""
+        tasks = self._tasks
+        if not tasks.live:
+            return
+        async with tasks.store.read() as conn:
+            waiting = await rows_of.find(conn, states=[state for state in State if state.on_node])
+        for row in waiting:
+            if row.task.cancel_requested:
+                tasks.say(row, Cancel())
+
+    # ------------------------------------------------------------ figures
+
+    async def flush(self) -> None:
+        """Write what heartbeats and progress reports changed. Raises LithoError; then it is written the next time."""
+        tasks = self._tasks
+        taken = {number: live.figure for number, live in tasks.live.items() if live.figure is not None}
+        if not taken:
+            return
+        async with tasks.store.write() as conn:
+            await rows_of.write_figures(conn, list(taken.values()))
+        for number, figure in taken.items():
+            live = tasks.live.get(number)
+            if live is not None and live.figure is figure:
+                live.figure = None
+
+    # ------------------------------------------------------------ remains
+
+    async def sweep_when_wanted(self) -> None:
+        """Sweep the library each time a dead capture may have left something there; again later when it failed."""
+        tasks = self._tasks
+        while True:
+            await tasks.sweep_wanted.wait()
+            tasks.sweep_wanted.clear()
+            try:
+                await self.sweep()
+            except LithoError as exc:
+                log.error("the library was not swept: %s; it is tried again", exc)
+                await asyncio.sleep(SWEEP_AGAIN_S)
+                tasks.sweep_wanted.set()
+
+    async def sweep(self) -> None:
+        """Delete what captures of ours left that have ended. Raises LithoError."""
+        tasks = self._tasks
+        async with tasks.store.read() as conn:
+            ended = await rows_of.ended_sessions(conn)
+        for ref in await asyncio.to_thread(_sweep, tasks.library, ended):
+            log.info("swept the remains of %s", ref)
+
+
+def _sweep(library: Library, ended: set[tuple[str, str]]) -> list[ImageRef]:
+    """Blocks. A reservation is dead when the very session that made it has ended: numbers of tasks alone are not unique, because
+    two controllers may share a library. One whose owner cannot be told is what an interrupted removal left, once it is old."""
+    forgotten = _unowned_are_old(library)
+
+    def dead(owner: Owner | None) -> bool:
+        return forgotten if owner is None else (owner.task, owner.session) in ended
+
+    return care.sweep(library, dead=dead)
+
+
+def _unowned_are_old(library: Library) -> bool:
+    """True when no reservation without an owner is so young that its owner may be about to write into it."""
+    for name, parsed in library.entries():
+        if parsed.part and not parsed.suffix:
+            path = library.root / name
+            try:
+                if read_owner(path) is None and time.time() - path.stat().st_mtime < care.STRAY_AGE_S:
+                    return False
+            except OSError:
+                continue
+    return True
