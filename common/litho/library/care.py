@@ -77,7 +77,7 @@ def sweep(
     whole: list[ImageRef] = []
     with files.telling(library.root):
         for name, parsed in list(library.entries()):
-            if parsed.suffix or not parsed.part:
+            if parsed.suffix or not parsed.part or not (library.root / name).is_file():
                 continue
             ref = ImageRef(parsed.image, parsed.version)
             with contextlib.suppress(FileNotFoundError):
