@@ -7,6 +7,7 @@ they are shown as they are typed. The controller is a child that ends with the d
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -17,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from litho import process
-from litho.errors import UnreachableError
+from litho.errors import NotFoundError, UnreachableError
 
 READY_S = 30.0
 """Seconds that the controller may take to answer."""
@@ -56,11 +57,24 @@ class Site:
         """Output of a `litho` command that is not shown."""
         return process.run(self._argv("litho", *words), env=self._env, doing="litho " + words[0]).out
 
+    def task_of(self, node: str) -> str:
+        """Identifier of the node's active task. Raises NotFoundError."""
+        tasks = json.loads(self.ask("task", "ls", "--node", node, "--active", "--json"))
+        if not tasks:
+            raise NotFoundError(f"{node} has no task that runs")
+        return str(tasks[0]["id"])
+
     def show(self, *words: str) -> None:
         """Run a `litho` command as a person would, its output going where the demonstration's goes. Raises EngineError."""
-        print(f"\n\x1b[1m$ litho {process.pasteable(words)}\x1b[0m" if sys.stdout.isatty() else f"\n$ litho {process.pasteable(words)}")
+        print(
+            f"\n\x1b[1m$ litho {process.pasteable(words)}\x1b[0m"
+            if sys.stdout.isatty()
+            else f"\n$ litho {process.pasteable(words)}"
+        )
         sys.stdout.flush()
-        child = process.start(self._argv("litho", *words), stdout=sys.stdout.buffer, stderr=sys.stderr.buffer, env=self._env)
+        child = process.start(
+            self._argv("litho", *words), stdout=sys.stdout.buffer, stderr=sys.stderr.buffer, env=self._env
+        )
         code = child.wait()
         if code:
             raise process.failure(process.Done(("litho", *words), code, "", ""))
@@ -98,7 +112,7 @@ class Site:
         """The agent of `node` as a process of its own, as if `node` had booted with `disk`."""
         armed = self.state / "boot" / f"{node}.cmdline"
         cmdline = self.root / f"{node}.cmdline"
-        with open(cmdline, "w", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:  # noqa: PTH123 - opener
+        with open(cmdline, "w", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
             file.write(f"{armed.read_text().strip()} litho.disk={disk}\n")
         with (self.root / f"agent-{node}.log").open("wb") as log:
             child = process.start(self._argv("litho-agent", "run", "--cmdline", cmdline), stdout=log, stderr=log)
