@@ -308,6 +308,23 @@ def test_a_missing_a_cut_a_longer_and_a_flipped_file_are_found(library: Library)
     assert sentences(library) == []
 
 
+def test_a_pipe_under_a_files_name_is_told_and_not_waited_for(library: Library) -> None:
+    with Stage.open(library, "golden", owner()) as stage:
+        finished = fill(stage)
+        stage.create("sda.head").close()
+        empty = FileRef(file=stage.file_name("sda.head"), bytes=0, sha256=sha(b""))
+        stage.publish(msgspec.structs.replace(finished, head=empty))
+    assert sentences(library) == []
+    head = library.root / "golden.v1-sda.head"
+    head.unlink()
+    os.mkfifo(head)
+    assert sentences(library) == ["golden.v1-sda.head is not a regular file"]
+    (library.root / "golden.json").unlink()
+    os.mkfifo(library.root / "golden.json")
+    with pytest.raises(LibraryError, match="not a regular file"):
+        library.current("golden")
+
+
 def test_all_that_is_wrong_is_told_and_the_first_is_raised(library: Library) -> None:
     publish(library)
     data_file(library).unlink()

@@ -8,6 +8,7 @@ sentences, not by raising at the first one: a person who asks for a check wants 
 from __future__ import annotations
 
 import hashlib
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
@@ -35,9 +36,13 @@ def _silent(_: int) -> None:
     pass
 
 
-def check_files(library: Library, manifest: Manifest, tick: Tick = _silent) -> list[Problem]:
-    """Compare every file with its length and hash. Raises LibraryError only when the library itself is gone."""
-    found = (_check_file(library.root, ref, tick) for ref in manifest.files())
+def check_files(library: Library, manifest: Manifest, tick: Tick = _silent, *, staged: bool = False) -> list[Problem]:
+    """Compare every file with its length and hash; with `staged` while they still have their `.part` names.
+
+    Raises LibraryError only when the library itself is gone.
+    """
+    ending = ".part" if staged else ""
+    found = (_check_file(library.root / (ref.file + ending), ref, tick) for ref in manifest.files())
     return [problem for problem in found if problem is not None]
 
 
@@ -62,16 +67,19 @@ def require(problems: list[Problem]) -> None:
         )
 
 
-def _check_file(root: Path, ref: FileRef, tick: Tick) -> Problem | None:
-    path = root / ref.file
+def _check_file(path: Path, ref: FileRef, tick: Tick) -> Problem | None:
+    root = path.parent
     try:
-        size = path.stat().st_size
+        found = path.stat()
     except FileNotFoundError:
         return Problem(ref.file, f"the file {ref.file} is missing")
     except OSError as exc:
         raise files.library_error(exc, root) from exc
-    if size != ref.bytes:
-        return Problem(ref.file, f"the file {ref.file} has {size} bytes instead of {ref.bytes}")
+    if not stat.S_ISREG(found.st_mode):
+        # Opening a pipe would wait for ever.
+        return Problem(ref.file, f"{ref.file} is not a regular file")
+    if found.st_size != ref.bytes:
+        return Problem(ref.file, f"the file {ref.file} has {found.st_size} bytes instead of {ref.bytes}")
     digest = hashlib.sha256()
     with files.telling(root), path.open("rb", buffering=0) as file:
         for block in _blocks(file):
