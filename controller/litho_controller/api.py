@@ -221,6 +221,8 @@ class VerifyLine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     problems: list[VerifyProblem] | None = None
     error: Problem | None = None
     """The verification itself could not go on."""
+    status: int = 500
+    """With `error`: the HTTP status that it would have had, had it come first."""
 
 
 class TableList(msgspec.Struct, frozen=True, kw_only=True):

@@ -138,7 +138,7 @@ class Key(msgspec.Struct, frozen=True, kw_only=True):
     description: str
 
 
-def keys() -> list[Key]:
+def every_key() -> list[Key]:
     """Every setting, sections after the top-level keys, in the order of the structs."""
     found = []
     for field in msgspec.structs.fields(Config):
@@ -148,6 +148,12 @@ def keys() -> list[Key]:
         else:
             found.extend(_key(section, inner, f"{field.name}.") for inner in msgspec.structs.fields(section))
     return found
+
+
+def reference_row(key: Key) -> str:
+    """The key's row in docs/reference/configuration.md."""
+    default = msgspec.json.encode(key.default, enc_hook=str).decode()
+    return f"| `{key.name}` | {allowed(key.type)} | `{default}` | `{key.variable}` | {key.description} |"
 
 
 def load(path: Path | None = None, environ: Mapping[str, str] | None = None) -> Config:
@@ -197,7 +203,7 @@ def parse(text: str, source: str) -> dict[str, Any]:
 def override(values: dict[str, Any], environ: Mapping[str, str]) -> dict[str, Any]:
     """`values` with what the environment says over them. Raises ConfigError that names the variable."""
     merged = {name: dict(value) if isinstance(value, dict) else value for name, value in values.items()}
-    known = {key.variable: key for key in keys()}
+    known = {key.variable: key for key in every_key()}
     for variable, text in environ.items():
         if not variable.startswith(PREFIX):
             continue
@@ -287,7 +293,7 @@ def _check(raw: dict[str, Any], shape: type[msgspec.Struct], source: str, prefix
 
 def _elsewhere(name: str) -> list[str]:
     """Full names of keys in any section that are called `name`."""
-    return [key.name for key in keys() if key.name.rpartition(".")[2] == name]
+    return [key.name for key in every_key() if key.name.rpartition(".")[2] == name]
 
 
 def _convert(value: Any, shape: Any, what: str, *, strict: bool = True) -> Any:

@@ -1,0 +1,167 @@
+"""The root command, and the one place where an error becomes a sentence and an exit code.
+
+Commands raise `LithoError`, or click's own errors for what was typed wrongly. Here each becomes one line on standard error,
+`litho: <message>: <hint>`, and the exit code of docs/reference/exit-codes.md. Commands with an xCAT name keep to xCAT's ways
+instead, because programs read them: `Error: <message>` and 1. What nobody expected is told in a sentence, too; the
+traceback goes to a file that the sentence names, and to the screen only with `--debug`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import difflib
+import importlib
+import importlib.metadata
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from litho.errors import LithoError
+from litho_controller.cli.session import Session
+
+XCAT_NAMES = ("nodeset", "nodestat", "tabdump", "lsdef")
+"""Commands that a program may know from xCAT; also what `litho` answers to when it is called by such a name."""
+
+INTERRUPTED = 130
+BROKEN_PIPE = 141
+
+# Name -> (module of litho_controller.cli, its attribute, first line of its help). Held against the commands by a test.
+COMMANDS: dict[str, tuple[str, str, str]] = {
+    "config": ("settings", "config", "Check or show the settings."),
+    "image": ("images", "image", "Images in the library."),
+    "library": ("images", "library", "The image library itself."),
+    "lsdef": ("xcat", "lsdef", "Show definitions as xCAT's stanzas."),
+    "node": ("nodes", "node", "Nodes that the controller knows."),
+    "nodeset": ("xcat", "nodeset", "Set nodes to capture an image, to be restored from one, or to boot."),
+    "nodestat": ("xcat", "nodestat", "Say what nodes do, one line each."),
+    "serve": ("serve", "serve", "Run the controller."),
+    "tabdump": ("xcat", "tabdump", "Print one of xCAT's tables as CSV."),
+    "task": ("tasks", "task", "Captures and restores: waiting, running, ended."),
+}
+
+
+class LazyGroup(click.Group):
+    """Imports a command's module when the command is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Every command, sorted."""
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of that name."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, attribute, _ = COMMANDS[cmd_name]
+        command: click.Command = getattr(importlib.import_module(f"litho_controller.cli.{module}"), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The list in `litho --help`, without importing what it lists."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, COMMANDS[name][2]) for name in self.list_commands(ctx)])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does, with a suggestion for a name that is nearly right."""
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            near = difflib.get_close_matches(args[0], COMMANDS, n=1)
+            suggestion = f"did you mean {near[0]}?" if near else "see: litho --help"
+            raise click.UsageError(f"there is no command {args[0]!r}: {suggestion}", ctx)
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    help="Settings file; else LITHO_CONFIG, else /etc/lithograph/lithograph.toml.",
+)
+@click.option("--debug", is_flag=True, help="Show where an unexpected error came from.")
+@click.version_option(importlib.metadata.version("lithograph"), prog_name="litho", message="%(prog)s %(version)s")
+@click.pass_context
+def root(ctx: click.Context, config: Path | None, debug: bool) -> None:
+    """Capture a node's disk once and print it onto any number of others.
+
+    \b
+    Example:
+      litho nodeset n01 image=golden --watch
+      litho nodeset n02-n10 osimage=golden --watch
+    """
+    ctx.obj = Session(config, debug=debug)
+
+
+def run(arguments: Sequence[str], *, called: str = "litho") -> int:
+    """Run a command line and answer its exit code. `called` is the name by which the program was called."""
+    args = [called, *arguments] if called in XCAT_NAMES else list(arguments)
+    debug = "--debug" in args
+    try:
+        code = root.main(args, prog_name="litho", standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except click.exceptions.Exit as exc:
+        return exc.exit_code
+    except click.Abort:
+        return INTERRUPTED
+    except click.exceptions.NoArgsIsHelpError as exc:
+        exc.show()
+        return exc.exit_code
+    except click.ClickException as exc:
+        return _complain(exc.format_message().rstrip("."), 2, _help_hint(exc), xcat=_is_xcat(args))
+    except LithoError as exc:
+        return _complain(exc.message, exc.exit_code, exc.hint, xcat=_is_xcat(args))
+    except BrokenPipeError:
+        # Whoever read along has seen enough. Python would complain once more when it closes standard output.
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    except Exception as exc:  # noqa: BLE001, RUF100 - the last border: a person gets a sentence, never a traceback
+        return _complain(*_unexpected(exc, debug=debug), xcat=_is_xcat(args))
+
+
+def _complain(message: str, code: int, hint: str, *, xcat: bool) -> int:
+    sentence = f"{message}: {hint}" if hint else message
+    sentence = " ".join("".join(char if char.isprintable() else " " for char in sentence).split())
+    with contextlib.suppress(BrokenPipeError):
+        sys.stdout.flush()
+    click.echo(f"Error: {sentence}" if xcat else f"litho: {sentence}", err=True)
+    return 1 if xcat else code
+
+
+def _is_xcat(args: Sequence[str]) -> bool:
+    """True when the first word that is no option (nor the value of one) is a command with an xCAT name."""
+    words = iter(args)
+    for word in words:
+        if word == "--config":
+            next(words, None)
+        elif not word.startswith("-"):
+            return word in XCAT_NAMES
+    return False
+
+
+def _help_hint(error: click.ClickException) -> str:
+    context = getattr(error, "ctx", None)
+    if context is None or ": " in error.format_message():
+        return ""
+    return f"see: {context.command_path} --help"
+
+
+def _unexpected(error: Exception, *, debug: bool) -> tuple[str, int, str]:
+    text = "".join(traceback.format_exception(error))
+    if debug:
+        click.echo(text, err=True)
+    message = f"an error that should not happen ({type(error).__name__}: {str(error)[:200]})"
+    folder = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "lithograph"
+    file = folder / "errors.log"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with file.open("a") as log:
+            log.write(f"{datetime.datetime.now(datetime.UTC).isoformat()} {error!r}\n{text}\n")
+    except OSError:
+        return message, 1, "run it again with: litho --debug"
+    return message, 1, f"the details are in {file}"

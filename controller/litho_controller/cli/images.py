@@ -1,0 +1,220 @@
+"""`litho image ...` and `litho library ...`: what lies in the library."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import click
+
+from litho.errors import IntegrityError, UsageError
+from litho.library import Library, Manifest, parse_ref
+from litho_controller import api
+from litho_controller.cli import render
+from litho_controller.cli.session import Session, json_option, pass_session, print_json
+
+
+@click.group()
+def image() -> None:
+    """Images in the library.
+
+    An image is named NAME, which means its current version, or NAME:VERSION.
+
+    \b
+    Example:
+      litho image ls
+      litho image verify golden:2
+    """
+
+
+@image.command()
+@json_option
+@pass_session
+def ls(session: Session, as_json: bool) -> None:
+    """List every version of every image; * marks what the name alone means.
+
+    \b
+    Example:
+      litho image ls
+    """
+    answer = session.client.images()
+    if as_json:
+        print_json(answer)
+        return
+    rows = []
+    for one in answer.images:
+        labels = ",".join(f"{key}={value}" for key, value in sorted(one.labels.items()))
+        counts = (render.size(one.used), render.size(one.stored), str(one.parts))
+        if one.error:
+            rows.append((one.image, f"{one.version}", "", "", "", "", "", "", f"unreadable: {one.error}"))
+        else:
+            mark = f"{one.version}{'*' if one.current else ' '}"
+            rows.append((one.image, mark, one.created, *counts, one.node, one.os, labels))
+    numbers = ("USED", "STORED", "PARTS")
+    session.console.print(
+        render.table(("IMAGE", "VERSION", "CREATED", *numbers, "NODE", "OS", "LABELS"), rows, right=numbers)
+    )
+
+
+@image.command()
+@click.argument("ref", metavar="IMAGE")
+@json_option
+@pass_session
+def show(session: Session, ref: str, as_json: bool) -> None:
+    """Show what a version holds: its disk, its partitions, its files.
+
+    \b
+    Example:
+      litho image show golden
+    """
+    parse_ref(ref)
+    manifest = session.client.image(ref, Manifest)
+    if as_json:
+        print_json(manifest)
+        return
+    disk = manifest.disk
+    pairs = [
+        ("image", f"{manifest.image}:{manifest.version}"),
+        ("created", f"{manifest.created} by {manifest.software}"),
+        ("node", manifest.node),
+        ("disk", f"{manifest.disk_name}, {render.size(disk.size)}, {disk.model} {disk.serial}"),
+        ("table", manifest.table),
+        ("system", f"{manifest.os.distro} {manifest.os.arch}".strip()),
+        ("used", render.size(manifest.used)),
+        ("stored", render.size(manifest.stored)),
+        *((f"label {key}", value) for key, value in sorted(manifest.labels.items())),
+        *(("note", note) for note in manifest.notes),
+    ]
+    click.echo(render.facts(pairs) + "\n")
+    rows = [
+        (
+            str(part.number),
+            part.kind,
+            part.fs,
+            part.label,
+            part.engine,
+            render.size(part.size),
+            render.size(part.used),
+            render.size(part.data.bytes) if part.data else "",
+            part.data.file if part.data else "",
+        )
+        for part in manifest.parts
+    ]
+    numbers = ("PART", "SIZE", "USED", "STORED")
+    session.console.print(
+        render.table(("PART", "KIND", "FS", "LABEL", "ENGINE", "SIZE", "USED", "STORED", "FILE"), rows, right=numbers)
+    )
+
+
+@image.command()
+@click.argument("ref", metavar="IMAGE")
+@click.option("--deep", is_flag=True, help="Also unpack every part and check the stream inside.")
+@json_option
+@pass_session
+def verify(session: Session, ref: str, deep: bool, as_json: bool) -> None:
+    """Read every byte of a version and check every hash. Ends with 7 when something is damaged.
+
+    \b
+    Example:
+      litho image verify golden --deep
+    """
+    parse_ref(ref)
+    problems: list[api.VerifyProblem] = []
+    with _meter(session, f"verify {ref}", quiet=as_json) as moved:
+        for line in session.client.verify(ref, deep=deep):
+            moved(line.done, line.total)
+            problems = line.problems or []
+    if as_json:
+        print_json({"problems": problems})
+    else:
+        for problem in problems:
+            click.echo(render.clean(problem.sentence))
+    if problems:
+        raise IntegrityError(
+            f"{ref} is damaged ({len(problems)} of its files)", hint="use another version, or capture it again"
+        )
+    if not as_json:
+        click.echo(f"{ref} is whole")
+
+
+@image.command()
+@click.argument("refs", metavar="IMAGE...", nargs=-1, required=True)
+@click.option("--all-versions", is_flag=True, help="A NAME without a version means all of its versions.")
+@json_option
+@pass_session
+def rm(session: Session, refs: tuple[str, ...], all_versions: bool, as_json: bool) -> None:
+    """Delete versions of images. One that a task uses is refused.
+
+    \b
+    Example:
+      litho image rm golden:1
+      litho image rm --all-versions scratch
+    """
+    for ref in refs:
+        if not parse_ref(ref).version and not all_versions:
+            raise UsageError(
+                f"{ref} names no version", hint=f"name one, as in {ref}:1, or say --all-versions to delete them all"
+            )
+    gone = [one for ref in refs for one in session.client.remove_image(ref).images]
+    if as_json:
+        print_json(api.ImageList(images=tuple(gone)))
+        return
+    for one in gone:
+        click.echo(f"deleted {one.image}:{one.version}")
+
+
+@click.group()
+def library() -> None:
+    """The image library itself.
+
+    \b
+    Example:
+      litho library init /srv/images
+    """
+
+
+@library.command()
+@click.argument("directory", metavar="[DIR]", required=False, type=click.Path(path_type=Path))
+@pass_session
+def init(session: Session, directory: Path | None) -> None:
+    """Make DIR an image library; without DIR, the one of the settings. An existing library stays as it is.
+
+    \b
+    Example:
+      litho library init /srv/images
+    """
+    made = Library.create(directory or session.config.library)
+    made.check_writable()
+    click.echo(f"{made.root} is an image library with {render.size(made.free())} free")
+
+
+@contextlib.contextmanager
+def _meter(session: Session, name: str, *, quiet: bool) -> Iterator[Callable[[int, int], None]]:
+    """Shows how far a check is: a bar on a terminal, a line for each tenth elsewhere."""
+    if quiet:
+        yield lambda done, total: None
+    elif sys.stdout.isatty():
+        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn  # noqa: PLC0415
+
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            DownloadColumn(True),
+            TransferSpeedColumn(),
+        )
+        with Progress(*columns, console=session.console, transient=True) as progress:
+            bar = progress.add_task(name, total=None)
+            yield lambda done, total: progress.update(bar, completed=done, total=total) if total else None
+    else:
+        said = -1
+
+        def moved(done: int, total: int) -> None:
+            nonlocal said
+            tenth = done * 10 // total if total else -1
+            if tenth > said:
+                said = tenth
+                click.echo(f"{name}: {tenth * 10}% of {render.size(total)}")
+
+        yield moved

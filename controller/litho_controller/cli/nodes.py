@@ -1,0 +1,129 @@
+"""`litho node ...`: the nodes that the controller knows."""
+
+from __future__ import annotations
+
+import click
+
+from litho_controller import api
+from litho_controller.cli import render
+from litho_controller.cli.session import Session, json_option, noderange, pass_session, print_json
+
+
+@click.group()
+def node() -> None:
+    """Nodes that the controller knows.
+
+    \b
+    Example:
+      litho node add n[01-10] --groups all,compute
+      litho node ls compute
+    """
+
+
+@node.command()
+@click.argument("names", metavar="NAMES")
+@click.option("--mac", default="", help="Address of the network card that boots; for one node.")
+@click.option("--groups", default="", help="Groups, separated by commas.")
+@click.option("--arch", default="", help="Architecture, such as x86_64.")
+@json_option
+@pass_session
+def add(session: Session, *, names: str, mac: str, groups: str, arch: str, as_json: bool) -> None:
+    """Define nodes, or change those that exist.
+
+    NAMES spells them out: n01, n01-n10, n[01-10], n01+9, and lists of these.
+
+    \b
+    Example:
+      litho node add n01 --mac 52:54:00:00:00:01 --groups all,compute --arch x86_64
+    """
+    words = tuple(word for word in (part.strip() for part in groups.split(",")) if word)
+    answer = session.client.add_nodes(api.NodeAdd(range=names, mac=mac, groups=words, arch=arch))
+    if as_json:
+        print_json(answer)
+    else:
+        click.echo(f"defined {_count(answer)}")
+
+
+@node.command()
+@click.argument("range_", metavar="[NODERANGE]", default="all")
+@json_option
+@pass_session
+def ls(session: Session, range_: str, as_json: bool) -> None:
+    """List nodes, all of them or those of a noderange.
+
+    \b
+    Example:
+      litho node ls
+      litho node ls n01-n10,-n05
+    """
+    answer = session.client.nodes(noderange(range_))
+    if as_json:
+        print_json(answer)
+        return
+    rows = [
+        (
+            one.node,
+            ",".join(one.groups),
+            one.mac,
+            one.arch,
+            one.state,
+            one.task,
+            "yes" if one.online else "",
+            one.status,
+        )
+        for one in answer.nodes
+    ]
+    session.console.print(render.table(("NODE", "GROUPS", "MAC", "ARCH", "STATE", "TASK", "ONLINE", "STATUS"), rows))
+
+
+@node.command()
+@click.argument("range_", metavar="NODERANGE")
+@json_option
+@pass_session
+def rm(session: Session, range_: str, as_json: bool) -> None:
+    """Take nodes away. A node with a task that has not ended is refused.
+
+    \b
+    Example:
+      litho node rm n09-n10
+    """
+    answer = session.client.remove_nodes(noderange(range_))
+    if as_json:
+        print_json(answer)
+    else:
+        click.echo(f"removed {_count(answer)}")
+
+
+@node.command()
+@click.argument("name", metavar="NODE")
+@json_option
+@pass_session
+def show(session: Session, name: str, as_json: bool) -> None:
+    """Show one node.
+
+    \b
+    Example:
+      litho node show n01
+    """
+    one = session.client.node(name)
+    if as_json:
+        print_json(one)
+        return
+    pairs = (
+        ("node", one.node),
+        ("groups", ",".join(one.groups)),
+        ("mac", one.mac),
+        ("arch", one.arch),
+        ("state", one.state),
+        ("task", one.task),
+        ("online", "yes" if one.online else "no"),
+        ("status", one.status),
+    )
+    click.echo(render.facts(pairs))
+
+
+def _count(answer: api.NodeList) -> str:
+    names = [one.node for one in answer.nodes]
+    if len(names) == 1:
+        return names[0]
+    return f"{len(names)} nodes: {', '.join(names[:8])}{', ...' if len(names) > 8 else ''}" if names else "no node"

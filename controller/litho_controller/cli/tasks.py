@@ -1,0 +1,146 @@
+"""`litho task ...`: captures and restores, waiting, running and ended."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import click
+import msgspec
+
+from litho.task import State
+from litho_controller import api
+from litho_controller.cli import live, render
+from litho_controller.cli.session import Session, json_option, pass_session, print_json
+
+
+@click.group()
+def task() -> None:
+    """Captures and restores: waiting, running, ended.
+
+    \b
+    Example:
+      litho task ls --active
+      litho task watch
+    """
+
+
+@task.command()
+@click.option("--node", default="", help="Only tasks of this node.")
+@click.option(
+    "--state", default="", type=click.Choice(["", *(state.value for state in State)]), help="Only tasks in this state."
+)
+@click.option("--active", is_flag=True, help="Only tasks that have not ended.")
+@click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 100_000), help="The newest so many.")
+@json_option
+@pass_session
+def ls(session: Session, *, node: str, state: str, active: bool, limit: int, as_json: bool) -> None:
+    """List tasks, newest first.
+
+    \b
+    Example:
+      litho task ls --node n01 --limit 5
+    """
+    answer = session.client.tasks(node=node, state=state, active=active, limit=limit)
+    if as_json:
+        print_json(answer)
+    else:
+        session.console.print(render.tasks_table(answer.tasks, time.time()))
+
+
+@task.command()
+@click.argument("id_", metavar="TASK")
+@json_option
+@pass_session
+def show(session: Session, id_: str, as_json: bool) -> None:
+    """Show one task: its times, its plan, its result.
+
+    \b
+    Example:
+      litho task show 17
+    """
+    one = session.client.task(id_)
+    if as_json:
+        print_json(one)
+    else:
+        click.echo(render.facts(_facts(one)))
+
+
+@task.command()
+@click.argument("ids", metavar="[TASK]...", nargs=-1)
+@json_option
+@pass_session
+def watch(session: Session, ids: tuple[str, ...], as_json: bool) -> int:
+    """Follow tasks to their end; without a TASK, all that have not ended.
+
+    Ends with 0 when all succeeded, else with the code of what went wrong.
+
+    \b
+    Example:
+      litho task watch 17 18
+    """
+    wanted = ids or tuple(one.id for one in reversed(session.client.tasks(active=True, limit=100_000).tasks))
+    if not wanted and not as_json:
+        click.echo("no task is waiting or running")
+    ended = live.watch(session, wanted, quiet=as_json)
+    if as_json:
+        print_json(api.TaskList(tasks=tuple(ended)))
+    return live.exit_code(ended)
+
+
+@task.command()
+@click.argument("ids", metavar="TASK...", nargs=-1, required=True)
+@json_option
+@pass_session
+def cancel(session: Session, ids: tuple[str, ...], as_json: bool) -> None:
+    """Ask for tasks to stop. One that runs ends when its node says that nothing moves any more.
+
+    \b
+    Example:
+      litho task cancel 17
+    """
+    asked = [session.client.cancel(one) for one in ids]
+    if as_json:
+        print_json(api.TaskList(tasks=tuple(asked)))
+        return
+    for one in asked:
+        click.echo(f"{one.node}: {one.action} {render.image_of(one)} {render.outcome(one)}")
+
+
+def _facts(one: api.TaskView) -> list[tuple[str, str]]:
+    now = time.time()
+    seconds = render.seconds_of(one, now)
+    pairs = [
+        ("task", one.id),
+        ("node", one.node),
+        ("action", one.action),
+        ("image", render.image_of(one)),
+        ("state", render.outcome(one)),
+        ("code", one.code),
+        ("progress", f"{one.percent}% {render.size(one.done)} of {render.size(one.total)}" if one.total else ""),
+        ("stored", render.size(one.stored) if one.stored else ""),
+        ("rate", render.rate(render.rate_of(one, now))),
+        ("time", render.duration(seconds) if seconds is not None else ""),
+        ("left", render.duration(one.eta_s) if one.eta_s is not None and not one.state.ended else ""),
+        ("created", render.moment(one.created)),
+        ("armed", render.moment(one.armed)),
+        ("claimed", render.moment(one.claimed)),
+        ("started", render.moment(one.started)),
+        ("ended", render.moment(one.ended)),
+        ("nodestat", one.line),
+    ]
+    pairs.extend(_nested("plan", one.plan))
+    pairs.extend(_nested("result", one.result))
+    return pairs
+
+
+def _nested(name: str, value: Any) -> list[tuple[str, str]]:
+    """A JSON value as names with dots; a list of plain values stays on one line."""
+    if isinstance(value, dict):
+        return [pair for key, inner in value.items() if key != "type" for pair in _nested(f"{name}.{key}", inner)]
+    if isinstance(value, list):
+        words = [one if isinstance(one, str) else msgspec.json.encode(one).decode() for one in value]
+        return [(name, "; ".join(words))]
+    if value is None or value == "":
+        return []
+    return [(name, value if isinstance(value, str) else msgspec.json.encode(value).decode())]
