@@ -31,11 +31,12 @@ from typing import Any, Protocol, TypeVar
 
 import msgspec
 
-from litho.errors import CancelledError, LithoError, RefusedError, UnreachableError
+from litho.errors import CancelledError, ConfigError, LithoError, RefusedError, UnreachableError
 from litho.job import Job
 from litho.library import Owner
 from litho.messages import Cancel, ClaimRequest, Failed, Finish, Order, Stop, Stopped, clip
 from litho_agent import claim, finish, hostfacts, mount, mover
+from litho_agent.boot import Settings
 from litho_agent.finish import Decision, Power, SystemPower
 from litho_agent.mover import End, News, WorkOrder
 from litho_agent.report import Reporter
@@ -45,32 +46,9 @@ log = logging.getLogger("litho_agent.node")
 
 T = TypeVar("T")
 
+
 FILLED = ("disk", "engine", "compress", "level", "then", "fit", "on_dirty", "on_bad_sector", "allow")
 """Fields of a job that the kernel command line may fill."""
-
-
-class Settings(Protocol):
-    """What the kernel command line says; `boot` reads it. Besides these it has every field of `FILLED`."""
-
-    @property
-    def controller(self) -> str:
-        """Where claims go: `http://mgmt:3014`."""
-
-    @property
-    def node(self) -> str:
-        """This node's name."""
-
-    @property
-    def task(self) -> str:
-        """The task that was armed for it."""
-
-    @property
-    def token(self) -> str:
-        """Good for one claim."""
-
-    @property
-    def library(self) -> str:
-        """Where the images are, if the order does not say."""
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,6 +69,17 @@ class Move(Protocol):
 
     async def __call__(self, order: WorkOrder, hear: Callable[[News], None], cancel: asyncio.Event) -> End:
         """Do `order`, tell `hear` of it, and answer how it ended, within 2 s after `cancel` is set."""
+
+
+def check(settings: Settings) -> None:
+    """Raise ConfigError unless the kernel command line says all that a claim needs."""
+    missing = [name for name in ("controller", "task", "token", "node") if not getattr(settings, name)]
+    if missing:
+        raise ConfigError(
+            f"the kernel command line has no {' and no '.join(f'litho.{name}' for name in missing)}",
+            hint="boot the node by `litho nodeset`, or use litho-agent capture and restore without a controller",
+            code="bad-parameter",
+        )
 
 
 def fill(job: Job, settings: Settings) -> Job:
@@ -114,8 +103,9 @@ async def run(
 ) -> int:
     """Do the node's task; answers the exit code. `terminate` is set by SIGTERM.
 
-    Raises LithoError when there is no order: the claim was refused (4), nobody answered (9), the answer made no sense (1).
+    Raises LithoError when there is no order: ConfigError (2), the claim was refused (4), nobody answered (9), nonsense came (1).
     """
+    check(settings)
     session = uuid.uuid4().hex
     request = ClaimRequest(
         node=settings.node, task=settings.task, token=settings.token, session=session, inventory=hostfacts.inventory()

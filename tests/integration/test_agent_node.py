@@ -4,7 +4,6 @@ import asyncio
 import io
 import socket
 from pathlib import Path
-from types import SimpleNamespace
 
 import aiomqtt
 import msgspec
@@ -17,6 +16,7 @@ from litho.library import Library
 from litho.messages import Ack, Cancel, Failed, Finish, Planned, Started, Stop, Stopped
 from litho.task import Outcome, State
 from litho_agent import claim, node
+from litho_agent.boot import Settings
 from litho_agent.finish import NoPower
 from litho_agent.node import Limits
 from litho_agent.report.console import Console
@@ -63,10 +63,7 @@ class Bench:
 
 
 def settings_for(url, **wishes):
-    empty = dict.fromkeys(node.FILLED, "") | {"level": None, "allow": ()}
-    return SimpleNamespace(
-        **(empty | {"controller": url, "task": "t1", "token": TOKEN, "node": "n01", "library": ""} | wishes)
-    )
+    return Settings(controller=url, task="t1", token=TOKEN, node="n01", **wishes)
 
 
 @pytest.fixture

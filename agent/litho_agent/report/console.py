@@ -93,10 +93,10 @@ def sentence(message: Message) -> list[str]:
         case Note():
             return [f"note: {message.text}"]
         case Succeeded():
-            rate = amount(message.used / message.seconds) if message.seconds > 0 else "-"
+            rate = f", {amount(message.used / message.seconds)}/s" if message.seconds > 0 else ""
             done = (
                 f"done: {message.image}:{message.version}  {amount(message.used)} used, {amount(message.stored)} in the library, "
-                f"{span(message.seconds)}, {rate}/s"
+                f"{span(message.seconds)}{rate}"
             )
             return [done, *(f"note: {note}" for note in message.notes)]
         case Failed():
