@@ -66,6 +66,11 @@ class Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     stream_bytes: Count = 0
     stream_sha256: Annotated[str, msgspec.Meta(pattern=r"^([0-9a-f]{64})?\Z")] = ""
     """Of the engine's stream, before compression; never empty when kind is stream."""
+    chunk_root: Annotated[str, msgspec.Meta(pattern=r"^([0-9a-f]{64})?\Z")] = ""
+    """Engine chunk: `data` is the index of the partition's chunks, and this is its root hash (`litho.library.chunks.index`).
+    The index is also the stream: `stream_bytes` and `stream_sha256` are its own, and `compression` is none."""
+    chunk_stored: Count = 0
+    """Engine chunk: bytes that this version added to the packs, which it shares with others."""
     bad: tuple[BadRange, ...] = ()
     extra: dict[Short, Short] = {}
     """Facts that only one kind of part has, such as a FAT's cluster size or an LVM volume's name."""
@@ -105,8 +110,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     @property
     def stored(self) -> int:
-        """Bytes that the version takes in the library, without the manifest."""
-        return sum(ref.bytes for ref in self.files())
+        """Bytes that the version added to the library, without the manifest."""
+        return sum(ref.bytes for ref in self.files()) + sum(part.chunk_stored for part in self.parts)
 
     @property
     def used(self) -> int:
@@ -221,6 +226,12 @@ def _check(manifest: Manifest, name: str, version: int, where: str) -> None:
         if part.data is not None and not part.stream_sha256:
             raise LibraryError(
                 f"the manifest {where} has no hash for the stream of partition {part.number}", code="bad-manifest"
+            )
+        if (part.engine == "chunk" and part.data is not None) != bool(part.chunk_root):
+            raise LibraryError(
+                f"the manifest {where} says of partition {part.number} that its engine is {part.engine!r}, and its root hash "
+                "says otherwise",
+                code="bad-manifest",
             )
         if (part.kind == "stream") != (part.data is not None):
             raise LibraryError(
