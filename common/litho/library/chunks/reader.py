@@ -1,0 +1,203 @@
+"""The way out: chunks by their hash, each checked before it is handed over.
+
+A `ChunkReader` belongs to one thread: it keeps a few packs open and a buffer for what lies side by side in them. The chunks of
+one unit of I/O usually are neighbours in one pack, so they come in one read.
+
+Checked are: the pack's header when it is opened, each frame's header against the pack's index, the CRC of the stored bytes, the
+length and the hash of the chunk. What does not agree is an IntegrityError that names the pack. A pack that was rewritten since
+the image was captured is found through the catalogs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import zlib
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import zstandard
+from blake3 import blake3
+
+from litho.errors import IntegrityError
+from litho.library import files
+from litho.library.chunks import pack as packs
+from litho.library.chunks.known import Known
+from litho.library.chunks.pack import FRAME_HEADER, Record
+from litho.library.chunks.store import ChunkStore
+
+SPAN = 8 * 1024 * 1024
+"""Bytes read from a pack in one go at most; also the size of the buffer."""
+GAP = 128 * 1024
+"""Bytes that nobody asked for and are read all the same, rather than read twice."""
+_OPEN = 6
+
+
+class Wanted(NamedTuple):
+    """A chunk, where it should be, and where it shall go."""
+
+    digest: bytes
+    pack: bytes
+    into: memoryview
+    """Exactly as long as the chunk."""
+
+
+class Locator:
+    """Finds chunks that are no longer in the pack that their image names. Shared by the readers of one job."""
+
+    def __init__(self, store: ChunkStore) -> None:
+        self.store = store
+        self._known: Known | None = None
+
+    def locate(self, digest: bytes, hint: bytes) -> tuple[bytes, Record]:
+        """The pack and the place of a chunk. Raises IntegrityError when no pack has it, LibraryError."""
+        why = ""
+        try:
+            record = self.store.index(hint).find(digest)
+            if record is not None:
+                return hint, record
+        except IntegrityError as exc:
+            why = exc.message
+        if self._known is None:
+            self._known = Known.load(self.store)
+        other = self._known.find(digest)
+        record = self.store.index(other).find(digest) if other is not None else None
+        if other is None or record is None:
+            raise IntegrityError(
+                f"a chunk is in no pack of {self.store.root} ({why or f'{hint.hex()} does not have it'})",
+                hint="restore the pack from a backup, use another version of the image, or capture it again",
+                code="chunk-missing",
+            )
+        return other, record
+
+
+class ChunkReader:
+    """Reads chunks; one for each thread. Use as a context manager."""
+
+    def __init__(self, locator: Locator) -> None:
+        self._locator = locator
+        self._store = locator.store
+        self._fds: OrderedDict[bytes, int] = OrderedDict()
+        self._buffer = mmap.mmap(-1, SPAN)
+        self._view = memoryview(self._buffer)
+        self._unzstd = zstandard.ZstdDecompressor(max_window_size=packs.MAX_CHUNK)
+        self.fetched = 0
+        """Bytes read from packs."""
+
+    def fetch(self, wanted: Sequence[Wanted]) -> None:
+        """Fill each one's `into` with its chunk. Raises IntegrityError, LibraryError."""
+        found: list[tuple[bytes, Record, memoryview]] = []
+        for one in wanted:
+            pack, record = self._locator.locate(one.digest, one.pack)
+            found.append((pack, record, one.into))
+        found.sort(key=lambda item: (item[0], item[1].offset))
+        at = 0
+        while at < len(found):
+            pack, first, _ = found[at]
+            start, end, stop = first.offset, first.end, at + 1
+            while stop < len(found):
+                following, record, _ = found[stop]
+                if following != pack or record.offset > end + GAP or record.end - start > SPAN:
+                    break
+                end, stop = max(end, record.end), stop + 1
+            span = self._read(pack, start, end)
+            for _, record, into in found[at:stop]:
+                self._unpack(pack, record, span[record.offset - start : record.end - start], into)
+            at = stop
+
+    def _read(self, pack: bytes, start: int, end: int) -> memoryview:
+        length = end - start
+        view = self._view[:length] if length <= SPAN else memoryview(bytearray(length))
+        with files.telling(self._store.root):
+            fd = self._open(pack)
+            at = 0
+            while at < length:
+                count = os.preadv(fd, [view[at:]], start + at)
+                if count == 0:
+                    raise IntegrityError(f"the pack {pack.hex()} is shorter than its index says", code="corrupt-pack")
+                at += count
+        self.fetched += length
+        return view
+
+    def _open(self, pack: bytes) -> int:
+        fd = self._fds.get(pack)
+        if fd is not None:
+            self._fds.move_to_end(pack)
+            return fd
+        try:
+            fd = os.open(self._store.path(pack, "pack"), os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError as exc:
+            raise IntegrityError(
+                f"the pack {pack.hex()} is missing from {self._store.root}",
+                hint="see which images need it with: litho image verify",
+                code="pack-missing",
+            ) from exc
+        try:
+            packs.check_pack_header(os.pread(fd, packs.PACK_HEADER, 0), pack)
+        except BaseException:
+            os.close(fd)
+            raise
+        self._fds[pack] = fd
+        if len(self._fds) > _OPEN:
+            _, old = self._fds.popitem(last=False)
+            os.close(old)
+        return fd
+
+    def _unpack(self, pack: bytes, record: Record, frame: memoryview, into: memoryview) -> None:
+        unpack(pack, record, frame, into, self._unzstd)
+
+    def close(self) -> None:
+        """Close the packs."""
+        for fd in self._fds.values():
+            with contextlib.suppress(OSError):
+                os.close(fd)
+        self._fds.clear()
+
+    def __enter__(self) -> ChunkReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def check_stored(pack: bytes, record: Record, frame: memoryview) -> memoryview:
+    """The payload in `frame` (header and payload), if its bytes are those that were stored. Raises IntegrityError."""
+    if packs.walk(bytes(frame[:FRAME_HEADER]), record.offset) != record or len(frame) != record.end - record.offset:
+        raise _damaged(pack, record, "its frame is not what the pack's index says")
+    payload = frame[FRAME_HEADER:]
+    if zlib.crc32(payload) != record.crc:
+        raise _damaged(pack, record, "its stored bytes have changed")
+    return payload
+
+
+def unpack(
+    pack: bytes, record: Record, frame: memoryview, into: memoryview, unzstd: zstandard.ZstdDecompressor
+) -> None:
+    """The chunk in `frame` (header and payload), checked in every way there is, into `into`. Raises IntegrityError."""
+    payload = check_stored(pack, record, frame)
+    if record.length != len(into):
+        raise _damaged(pack, record, f"it has {record.length} bytes instead of {len(into)}")
+    if not record.packed:
+        into[:] = payload
+    else:
+        try:
+            with unzstd.stream_reader(payload, read_size=len(payload) or 1) as source:
+                at = 0
+                while at < len(into) and (count := source.readinto(into[at:])):
+                    at += count
+        except zstandard.ZstdError as exc:
+            raise _damaged(pack, record, f"it cannot be unpacked ({exc})") from exc
+        if at != len(into):
+            raise _damaged(pack, record, "it ends early")
+    if blake3(into).digest() != record.digest:
+        raise _damaged(pack, record, "its hash is not what the index says")
+
+
+def _damaged(pack: bytes, record: Record, why: str) -> IntegrityError:
+    return IntegrityError(
+        f"the pack {pack.hex()} is damaged: of the chunk at byte {record.offset} {why}",
+        hint="restore the pack from a backup, use another version of the image, or capture it again",
+        code="corrupt-pack",
+    )

@@ -1,0 +1,216 @@
+"""Reading every byte of the chunks, and saying in words what is damaged and which images need it.
+
+`check_image` looks at what one version needs, `scrub` at the whole library. Both answer with problems as sentences. With `mend`,
+a damaged chunk is taken out of its pack's index, so that the next capture which meets the same bytes stores them again, and every
+image that needs the chunk is whole again without being touched.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+from collections.abc import Callable, Iterator
+
+import msgspec
+import zstandard
+
+from litho.errors import IntegrityError, LibraryError
+from litho.library import files
+from litho.library.chunks import catalog, gc
+from litho.library.chunks import index as indexes
+from litho.library.chunks import pack as packs
+from litho.library.chunks.index import Index
+from litho.library.chunks.pack import FRAME_HEADER
+from litho.library.chunks.reader import ChunkReader, Locator, Wanted, unpack
+from litho.library.chunks.store import MAX_CATALOG, ChunkStore
+from litho.library.chunks.usedmap import units
+from litho.library.manifest import Manifest, Part
+from litho.library.shelf import Library
+from litho.library.verify import Problem, Tick
+
+ENGINE = "chunk"
+
+
+class PackReport(msgspec.Struct, frozen=True, kw_only=True):
+    """A pack that is not whole."""
+
+    pack: str
+    """Its identifier, in hex."""
+    sentences: tuple[str, ...]
+    images: tuple[str, ...]
+    """Index files of the image versions that need a damaged chunk of it."""
+    mended: bool
+
+
+def read_index(library: Library, part: Part) -> Index:
+    """The index that a manifest's part names, checked against it. Raises IntegrityError, LibraryError."""
+    if part.data is None or not part.chunk_root:
+        raise LibraryError(f"partition {part.number} was not captured in chunks", code="not-chunks")
+    with files.telling(library.root):
+        data = files.read_small(library.root / part.data.file, indexes.MAX_BYTES)
+    index = indexes.parse(data, what=f"the index {part.data.file}", expect_root=bytes.fromhex(part.chunk_root))
+    if index.size != part.size:
+        raise IntegrityError(
+            f"the index {part.data.file} is of a partition of {index.size} bytes, and the manifest says {part.size}",
+            code="corrupt-index",
+        )
+    return index
+
+
+def check_image(library: Library, manifest: Manifest, tick: Tick = lambda _: None) -> list[Problem]:
+    """Read every chunk that the version needs. Raises LibraryError only when the library itself is gone."""
+    problems: list[Problem] = []
+    store = ChunkStore(library)
+    for part in manifest.parts:
+        if part.engine != ENGINE or part.data is None:
+            continue
+        try:
+            index = read_index(library, part)
+        except IntegrityError as exc:
+            problems.append(Problem(part.data.file, exc.message))
+            continue
+        problems.extend(Problem(part.data.file, words) for words in check_index(store, index, tick))
+    return problems
+
+
+def check_index(store: ChunkStore, index: Index, tick: Tick = lambda _: None) -> Iterator[str]:
+    """What is wrong with the chunks that an index needs, one sentence for each run of chunks in one unit of I/O."""
+    locator = Locator(store)
+    said: set[str] = set()
+    with ChunkReader(locator) as reader, mmap.mmap(-1, packs.MAX_CHUNK) as buffer, memoryview(buffer) as view:
+        for begin, end in units(index.numbers, index.grain):
+            for i in range(begin, end):
+                named = index.pack(i)
+                if named is None:
+                    continue
+                low, high = index.span(i)
+                try:
+                    with view[: high - low] as into:
+                        reader.fetch([Wanted(index.digest(i), named, into)])
+                except IntegrityError as exc:
+                    if exc.message not in said:
+                        said.add(exc.message)
+                        yield exc.message
+                tick(high - low)
+
+
+def scrub(store: ChunkStore, *, mend: bool = False, tick: Callable[[int], None] = lambda _: None) -> list[PackReport]:
+    """Read every pack from its first byte to its last. Raises LibraryError when the library is gone."""
+    listing = store.listing()
+    damaged: dict[bytes, tuple[list[str], set[bytes]]] = {}
+    for pack in sorted(listing.live | listing.condemned):
+        sentences, chunks = _check_pack(store, pack, tick)
+        if sentences:
+            damaged[pack] = (sentences, chunks)
+    needed = _who_needs(store, {pack: chunks for pack, (_, chunks) in damaged.items()}) if damaged else {}
+    reports: list[PackReport] = []
+    for pack, (sentences, chunks) in damaged.items():
+        mended = mend and _take_out(store, pack, chunks)
+        reports.append(
+            PackReport(
+                pack=pack.hex(), sentences=tuple(sentences), images=tuple(sorted(needed.get(pack, ()))), mended=mended
+            )
+        )
+    for name in sorted(listing.catalogs):
+        path = store.path(name, "catalog")
+        try:
+            catalog.parse(files.read_small(path, MAX_CATALOG))
+        except FileNotFoundError:
+            continue
+        except OSError as exc:
+            raise files.library_error(exc, store.root) from exc
+        except IntegrityError as exc:
+            if mend:
+                with files.telling(store.root):
+                    path.unlink(missing_ok=True)
+            words = f"{path.name}: {exc.message} (it is only a cache)"
+            reports.append(PackReport(pack=name.hex(), sentences=(words,), images=(), mended=mend))
+    return reports
+
+
+def _check_pack(store: ChunkStore, pack: bytes, tick: Callable[[int], None]) -> tuple[list[str], set[bytes]]:
+    """What is wrong with a pack, and which of its chunks are damaged (all, when not even the index can be read: empty set)."""
+    store.forget(pack)
+    try:
+        index = store.index(pack)
+    except IntegrityError as exc:
+        return [exc.message], set()
+    path = store.path(pack, "pack")
+    sentences: list[str] = []
+    bad: set[bytes] = set()
+    unzstd = zstandard.ZstdDecompressor(max_window_size=packs.MAX_CHUNK)
+    try:
+        with path.open("rb") as file, mmap.mmap(-1, packs.MAX_CHUNK) as buffer, memoryview(buffer) as view:
+            try:
+                packs.check_pack_header(file.read(packs.PACK_HEADER), pack)
+            except LibraryError as exc:
+                sentences.append(exc.message)
+                bad.update(record.digest for record in index)
+            for record in sorted(index, key=lambda one: one.offset):
+                file.seek(record.offset)
+                frame = file.read(record.end - record.offset)
+                tick(len(frame))
+                try:
+                    with view[: record.length] as into:
+                        unpack(pack, record, memoryview(frame), into, unzstd)
+                except IntegrityError as exc:
+                    sentences.append(exc.message)
+                    bad.add(record.digest)
+            size = path.stat().st_size
+            if size != index.size:
+                sentences.append(f"the pack {pack.hex()} has {size} bytes instead of {index.size}")
+    except FileNotFoundError:
+        return [f"the pack {pack.hex()} is missing"], {record.digest for record in index}
+    except OSError as exc:
+        raise files.library_error(exc, store.root) from exc
+    return sentences, bad
+
+
+def _who_needs(store: ChunkStore, damaged: dict[bytes, set[bytes]]) -> dict[bytes, set[str]]:
+    needed: dict[bytes, set[str]] = {}
+    for name, index in gc.image_indexes(store):
+        for i in range(len(index.numbers)):
+            pack = index.pack(i)
+            if pack is not None and pack in damaged and (not damaged[pack] or index.digest(i) in damaged[pack]):
+                needed.setdefault(pack, set()).add(name)
+    return needed
+
+
+def _take_out(store: ChunkStore, pack: bytes, chunks: set[bytes]) -> bool:
+    """Make the index of a pack forget its damaged chunks. An index that is damaged itself is made anew from the frames."""
+    try:
+        old = store.index(pack)
+        keep = [record for record in old if record.digest not in chunks]
+        size = old.size
+    except IntegrityError:
+        try:
+            keep, size = rebuild(store, pack)
+        except FileNotFoundError:
+            return False
+    with files.telling(store.root):
+        kind = "idx" if store.path(pack, "idx").exists() else "idx.condemned"
+        files.replace(store.path(pack, kind), packs.dump_index(pack, size, keep))
+    store.forget(pack)
+    return True
+
+
+def rebuild(store: ChunkStore, pack: bytes) -> tuple[list[packs.Record], int]:
+    """The records of a pack from its frames alone, up to where no frame begins, and the file's size. Raises OSError."""
+    found: dict[bytes, packs.Record] = {}
+    unzstd = zstandard.ZstdDecompressor(max_window_size=packs.MAX_CHUNK)
+    with store.path(pack, "pack").open("rb") as file:
+        at = file.seek(0, 2)
+        size = at
+        at = packs.PACK_HEADER
+        while True:
+            file.seek(at)
+            record = packs.walk(file.read(FRAME_HEADER), at)
+            if record is None:
+                break
+            file.seek(at)
+            frame = memoryview(file.read(record.end - at))
+            with contextlib.suppress(IntegrityError):
+                unpack(pack, record, frame, memoryview(bytearray(record.length)), unzstd)
+                found[record.digest] = record
+            at = record.end
+    return list(found.values()), size

@@ -1,0 +1,198 @@
+"""The way in: new chunks are appended to one open pack; a pack that is full is synced and starts to count.
+
+Several threads hand over the frames of one unit of I/O at a time; a lock puts them one after the other, so neighbours on disk
+stay neighbours in the pack. Writing a pack out to the server begins while it grows; the sync at its end, its index and the
+renames are done by a thread of their own while the next pack grows already. One pack waits for that thread, then writing waits
+too.
+
+A capture that dies loses the open pack and the one being synced. Everything before is found by the next capture like
+any other chunk: that is how it goes on where it was.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import threading
+import zlib
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+import msgspec
+
+from litho.errors import LibraryError, LithoError
+from litho.library import files
+from litho.library.chunks import pack as packs
+from litho.library.chunks.known import Known
+from litho.library.chunks.pack import Record
+from litho.library.chunks.store import ChunkStore, fresh_id, missing
+
+PACK_BYTES = 256 * 1024 * 1024
+_FLUSH_BYTES = 8 * 1024 * 1024
+_IOV_MAX = 1000
+
+
+class Frame(msgspec.Struct, frozen=True):
+    """A chunk ready to be stored."""
+
+    digest: bytes
+    length: int
+    """Bytes of the chunk."""
+    packed: bool
+    payload: bytes
+
+
+class _Open:
+    """A pack that grows."""
+
+    def __init__(self, store: ChunkStore) -> None:
+        self.pack = fresh_id()
+        path = store.path(self.pack, "pack.part")
+        self.fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        self.size = 0
+        self.records: list[Record] = []
+        self._flushed = 0
+        self.write([packs.pack_header(self.pack)])
+
+    def write(self, pieces: list[bytes]) -> None:
+        """Append. Raises OSError."""
+        for at in range(0, len(pieces), _IOV_MAX):
+            left = pieces[at : at + _IOV_MAX]
+            while left:
+                count = os.writev(self.fd, left)
+                self.size += count
+                while left and count >= len(left[0]):
+                    count -= len(left.pop(0))
+                if count:
+                    left[0] = left[0][count:]
+        if self.size - self._flushed >= _FLUSH_BYTES:
+            # Starts writing out what is dirty, and lets go of what is clean: the final sync is short, the cache stays others'.
+            os.posix_fadvise(self.fd, 0, self.size, os.POSIX_FADV_DONTNEED)
+            self._flushed = self.size
+
+
+class ChunkWriter:
+    """Stores chunks for one capture. Use as a context manager: whatever happens, whole packs are kept."""
+
+    def __init__(self, store: ChunkStore, *, pack_bytes: int = PACK_BYTES, known: Known | None = None) -> None:
+        """Makes the directory and reads what the library has. Raises LibraryError."""
+        store.make()
+        self.store = store
+        self.known = known if known is not None else Known.load(store)
+        self.stored = 0
+        """Bytes written into packs."""
+        self._pack_bytes = min(pack_bytes, packs.MAX_PACK - 2 * packs.MAX_CHUNK)
+        self._lock = threading.Lock()
+        self._open: _Open | None = None
+        self._growing: dict[bytes, bytes] = {}
+        """Hash of each chunk in packs that do not count yet, and its pack."""
+        self._queue: queue.Queue[_Open | None] = queue.Queue(maxsize=1)
+        self._error: BaseException | None = None
+        self._closed = False
+        self._sealer = threading.Thread(target=self._seal_all, name="chunk-sealer", daemon=True)
+        self._sealer.start()
+
+    def find(self, digest: bytes) -> bytes | None:
+        """The pack that holds, or will hold, the chunk with this hash; None when it must be added. Raises LibraryError."""
+        return self._growing.get(digest) or self.known.find(digest)
+
+    def add(self, frames: Sequence[Frame]) -> list[bytes]:
+        """Store chunks; answers the pack of each. One that another thread stored meanwhile is not stored twice.
+
+        Raises LibraryError.
+        """
+        pieces: list[bytes] = []
+        where: list[bytes] = []
+        with self._lock, files.telling(self.store.root):
+            self._check()
+            if self._open is None:
+                self._open = _Open(self.store)
+            growing = self._open
+            at = growing.size
+            for frame in frames:
+                there = self._growing.get(frame.digest)
+                if there is None:
+                    crc = zlib.crc32(frame.payload)
+                    record = Record(frame.digest, at, len(frame.payload), frame.length, frame.packed, crc)
+                    pieces += (packs.frame_header(record), frame.payload)
+                    growing.records.append(record)
+                    self._growing[frame.digest] = there = growing.pack
+                    at = record.end
+                where.append(there)
+            before = growing.size
+            growing.write(pieces)
+            self.stored += growing.size - before
+            full = growing.size >= self._pack_bytes
+            if full:
+                self._open = None
+        if full:
+            # Not under the lock, which the sealer takes too.
+            self._queue.put(growing)
+        return where
+
+    def finish(self, wanted: Sequence[bytes]) -> None:
+        """Seal what is open, and make sure that all packs in `wanted` will stay. Call when the image's indexes are written.
+
+        The order matters: a collector that starts after the indexes were written sees them, and one that started before
+        cannot delete what is held here. Raises LibraryError (code chunks-gone).
+        """
+        self.close()
+        self._check(finishing=True)
+        gone = self.store.hold(set(wanted))
+        if gone:
+            raise missing(gone)
+        with contextlib.suppress(LithoError):
+            # Only a cache: the next one writes it.
+            self.known.consolidate()
+
+    def close(self) -> None:
+        """Seal what is open. Never raises: `finish` does."""
+        with self._lock:
+            growing, self._open = self._open, None
+            first, self._closed = not self._closed, True
+        if first:
+            if growing is not None:
+                self._queue.put(growing)
+            self._queue.put(None)
+            self._sealer.join()
+
+    def _check(self, *, finishing: bool = False) -> None:
+        if self._error is not None:
+            if isinstance(self._error, OSError):
+                raise files.library_error(self._error, self.store.root) from self._error
+            raise self._error
+        if self._closed and not finishing:
+            raise LibraryError("the packs of this capture are closed already", code="stage-lost")
+
+    def _seal_all(self) -> None:
+        while (growing := self._queue.get()) is not None:
+            try:
+                self._seal(growing)
+            except BaseException as exc:  # it travels to the capture, which raises it
+                self._error = self._error or exc
+
+    def _seal(self, growing: _Open) -> None:
+        path = self.store.path(growing.pack, "pack.part")
+        try:
+            if self._error is not None or not growing.records:
+                path.unlink(missing_ok=True)
+                return
+            os.fsync(growing.fd)
+        finally:
+            os.close(growing.fd)
+        index = self.store.publish(growing.pack, growing.size, growing.records)
+        self.known.add(index)
+        with self._lock:
+            for record in growing.records:
+                if self._growing.get(record.digest) == growing.pack:
+                    del self._growing[record.digest]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
