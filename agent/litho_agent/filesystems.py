@@ -10,7 +10,11 @@ Commands are returned as argument lists with the exit codes that count as good, 
 
 from __future__ import annotations
 
+import os
 import re
+import select
+import subprocess
+import time
 from pathlib import Path
 
 import msgspec
@@ -140,6 +144,32 @@ def _unescape(value: str) -> str:
     """blkid's export format puts a backslash before blanks and quotes; control characters become a dot here."""
     plain = re.sub(r"\\(.)", r"\1", value)
     return "".join(c if c.isprintable() else "." for c in plain)
+
+
+def first_words(argv: Argv, *, limit: int, timeout_s: float = 30.0) -> bytes:
+    """The first `limit` bytes that a program says, and no more: the program is ended then. Empty when it says nothing.
+
+    For programs that print what a disk from outside holds, which may be gigabytes. Raises MissingProgramError.
+    """
+    child = process.start(argv, stdout=subprocess.PIPE)
+    found = b""
+    try:
+        assert child.stdout is not None  # noqa: S101 - asked for above
+        deadline = time.monotonic() + timeout_s
+        while len(found) < limit:
+            left = deadline - time.monotonic()
+            if left <= 0 or not select.select([child.stdout], [], [], left)[0]:
+                break
+            piece = os.read(child.stdout.fileno(), limit - len(found))
+            if not piece:
+                break
+            found += piece
+    finally:
+        child.kill()
+        child.wait()
+        if child.stdout is not None:
+            child.stdout.close()
+    return found
 
 
 # ---------------------------------------------------------------- swap
