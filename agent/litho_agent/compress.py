@@ -29,7 +29,7 @@ MEMBER = 1024 * 1024
 
 
 class Compressor(Protocol):
-    """Takes a stream in blocks. The block may be reused as soon as `feed` has returned."""
+    """Takes a stream in blocks. A block may be reused once all that `feed` answers has been taken."""
 
     def feed(self, block: memoryview) -> Iterable[bytes | memoryview]:
         """Take a block; answers the packed bytes that are ready, perhaps none."""
@@ -83,19 +83,22 @@ class _Gzip:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="gzip")
         self._members: deque[Future[bytes]] = deque()
         self._begun = False
+        self._plain = bytearray()
 
     def feed(self, block: memoryview) -> Iterable[bytes | memoryview]:
-        for start in range(0, len(block), MEMBER):
-            self._submit(bytes(block[start : start + MEMBER]))
+        self._plain += block
+        while len(self._plain) >= MEMBER:
+            self._submit(bytes(self._plain[:MEMBER]))
+            del self._plain[:MEMBER]
             while len(self._members) > self._ahead:
                 yield self._members.popleft().result()
         while self._members and self._members[0].done():
             yield self._members.popleft().result()
 
     def finish(self) -> Iterable[bytes | memoryview]:
-        if not self._begun:
-            # An empty stream is still a gzip file.
-            self._submit(b"")
+        # An empty stream is still a gzip file.
+        if self._plain or not self._begun:
+            self._submit(bytes(self._plain))
         while self._members:
             yield self._members.popleft().result()
         self._pool.shutdown()

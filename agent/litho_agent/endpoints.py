@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -30,11 +31,11 @@ class Target:
         try:
             self._fd = os.open(self._device, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as exc:
-            raise DiskError(
-                f"cannot open {self._device} ({exc.strerror})",
-                hint="look at the node's disks with lsblk",
-                code="disk-missing",
-            ) from exc
+            raise _no_disk(self._device, exc.strerror) from exc
+        if not stat.S_ISBLK(os.fstat(self._fd).st_mode):
+            # partclone would fill an ordinary file of that name, in the memory of the root image.
+            os.close(self._fd)
+            raise _no_disk(self._device, "it is not a block device")
         return self
 
     def sync(self, stage: Stage) -> None:
@@ -56,6 +57,10 @@ class Target:
 
     def __exit__(self, *_: object) -> None:
         os.close(self._fd)
+
+
+def _no_disk(device: Path, why: str) -> DiskError:
+    return DiskError(f"cannot open {device} ({why})", hint="look at the node's disks with lsblk", code="disk-missing")
 
 
 def opened(path: Path, expected: FileRef) -> IO[bytes]:

@@ -43,7 +43,7 @@ _DONE = re.compile(r"Partclone successfully (?:cloned|restored) ")
 
 SIGNS = (
     Sign(
-        pattern=r"is mounted at|mounted.*abort|error exit.*mount|device .* is mounted",
+        pattern=r"device \([^)]*\) is mounted at",
         code="mounted",
         cause="the partition is mounted",
         hint="unmount it",
@@ -85,19 +85,25 @@ SIGNS = (
         hint="check the image with: litho image verify",
     ),
     Sign(
+        pattern=r"read ERROR:",
+        code="bad-stream",
+        cause="the stream ended early, and the target is half written",
+        hint="check the image with: litho image verify",
+    ),
+    Sign(
         pattern=r"CRC error|checksum error|crc error",
         code="bad-stream",
         cause="the stream is damaged, and the target is half written",
         hint="check the image with: litho image verify",
     ),
     Sign(
-        pattern=r"Input/output error|[Rr]ead.*sector|read(?:ing)? error",
+        pattern=r"Input/output error|[Rr]ead.*sector|read error",
         code="disk-io",
         cause="the disk did not read or write all of it (I/O error)",
         hint="look at the node's kernel log and the disk's SMART values",
     ),
     Sign(
-        pattern=r"No such (?:file or directory|device)",
+        pattern=r"open \S+ error|No such (?:file or directory|device)",
         code="disk-missing",
         cause="the partition is not there",
         hint="look at the node's disks with lsblk",

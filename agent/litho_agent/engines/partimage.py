@@ -38,8 +38,14 @@ _COMMON = (
     Sign(
         pattern=r"is \[-unknown-\], and is not supported",
         code="wrong-fs",
-        cause="it does not know the file system on it, or the partition is not there",
+        cause="it does not know the file system on it",
         hint="let the engine be chosen by file system",
+    ),
+    Sign(
+        pattern=r"must be a valid device",
+        code="disk-missing",
+        cause="the partition is not there",
+        hint="look at the node's disks with lsblk",
     ),
     Sign(
         pattern=r"Input/output error|[Cc]an'?t read block|cannot read block",

@@ -109,7 +109,11 @@ def parse_dumpe2fs(text: str) -> tuple[Extent, ...]:
             free.append((int(first), int(last or first)))
     free.sort()
     if sum(last - first + 1 for first, last in free) != free_total:
-        raise _bad(f"not the {free_total} free blocks that the superblock promises; check the file system with e2fsck")
+        raise EngineError(
+            "the file system's bitmaps and its count of free blocks do not agree: it was not cleanly unmounted, or is damaged",
+            hint="check it with e2fsck",
+            code="fs-dirty",
+        )
     extents: list[Extent] = []
     at = 0
     for first, last in free:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
-from typing import Protocol
+from typing import IO, Protocol, cast
 
 import zstandard
 
@@ -105,7 +105,7 @@ class _Zstd:
         self._frames = _Frames()
         self._file = file
         unzstd = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW)
-        self._reader = unzstd.stream_reader(self, read_size=BLOCK, read_across_frames=True)
+        self._reader = unzstd.stream_reader(cast(IO[bytes], self), read_size=BLOCK, read_across_frames=True)
 
     def read(self, size: int) -> bytes:
         """What the stream reader calls for packed bytes."""
