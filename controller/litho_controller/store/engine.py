@@ -33,6 +33,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from litho.errors import ConfigError, LithoError, RefusedError
 
 log = logging.getLogger("litho.store")
+# It tells at every start what `_migrate` tells when there is something to tell.
+logging.getLogger("alembic").setLevel(logging.WARNING)
 
 BUSY_MS = 5000
 """Milliseconds that SQLite waits for a lock of another process (a backup, a person's sqlite3)."""

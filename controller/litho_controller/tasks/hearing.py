@@ -27,6 +27,10 @@ class Hearing:
     def __init__(self, tasks: Tasks) -> None:
         self._tasks = tasks
 
+    def connected(self) -> None:
+        """Nodes can be heard again: what they did not say meanwhile is not held against them."""
+        self._tasks.leases.begin_anew(now=self._tasks.clock.monotonic())
+
     async def event(self, report: EventReport) -> None:
         """Take in an event and answer it. Raises WireError for one that cannot be true, LithoError when it cannot be stored."""
         tasks = self._tasks

@@ -33,6 +33,7 @@ log = logging.getLogger("litho.tasks")
 
 TICK_S = 0.5
 FLUSH_S = 1.0
+STALL_S = 10.0
 REPEAT_S = 5.0
 ACCOUNTS_S = 30.0
 SWEEP_AGAIN_S = 60.0
@@ -53,6 +54,7 @@ class Upkeep:
         self._tasks = tasks
         self._limits = limits
         self._due: dict[str, float] = {}
+        self._ticked = tasks.clock.monotonic()
 
     async def run(self) -> None:
         """Tick for ever. A failure is logged, and the tick after it tries again."""
@@ -66,7 +68,13 @@ class Upkeep:
 
     async def tick(self) -> None:
         """Do what is due."""
-        self._tasks.woken.clear()
+        tasks, now = self._tasks, self._tasks.clock.monotonic()
+        if now - self._ticked > STALL_S:
+            # This process itself stood still (stopped, or on a machine that was suspended), so it is it that heard nothing.
+            log.warning("the controller stood still for %.0f s; leases begin anew", now - self._ticked)
+            tasks.leases.begin_anew(now=now)
+        self._ticked = now
+        tasks.woken.clear()
         await self._safely(self.arm)
         await self._safely(self.expire)
         await self._now_and_then("repeat", REPEAT_S, self.repeat)

@@ -1,0 +1,216 @@
+"""The daemon, from top to bottom: what `litho serve` runs.
+
+One process, one event loop, one task group. Resources are opened in the order in which they need each other and closed in the
+other order, whatever happens; then the parts run side by side until SIGTERM or SIGINT:
+
+    lock       nobody else works with this state_dir
+    store      the database, led to the newest shape
+    library    the image library
+    doors      the sockets for nodes and for the command line, open but not yet served
+    broker     a mosquitto of our own, or the one that the settings name
+    recovery   memory, boot files and accounts are brought in line with the database
+    run        inbox, upkeep, sweeper, broker's watch; and both doors are served
+
+A stop takes a few seconds at most and loses nothing: all that matters is in the database before it is acknowledged. The same
+holds for SIGKILL.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import logging
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from pathlib import Path
+from typing import Any
+
+from litho import __version__
+from litho.errors import LithoError, RefusedError
+from litho.library import Library
+from litho.messages import Broker
+from litho_controller.boot.cmdline import BootFiles
+from litho_controller.broker import EmbeddedBroker
+from litho_controller.config import Config
+from litho_controller.inbox import Endpoint, Inbox
+from litho_controller.ports import Access, OpenAccess, SystemClock
+from litho_controller.store import Store
+from litho_controller.tasks import accounts, recovery
+from litho_controller.tasks.core import Tasks
+from litho_controller.tasks.hearing import Hearing
+from litho_controller.tasks.orders import Installation
+from litho_controller.tasks.requests import Requests
+from litho_controller.tasks.upkeep import Limits, Upkeep
+from litho_controller.web import doors
+from litho_controller.web.app import admin_app, node_app
+from litho_controller.web.desk import Desk
+
+log = logging.getLogger("litho.daemon")
+
+
+def run(config: Config) -> None:
+    """Run the controller until SIGTERM or SIGINT. Raises LithoError when it cannot start."""
+    asyncio.run(serve(config))
+
+
+async def serve(config: Config, *, ready: Callable[[Tasks], None] | None = None) -> None:
+    """The same inside a running event loop; `ready` is told when the doors are open to all. Raises LithoError."""
+    async with contextlib.AsyncExitStack() as stack:
+        stop = stack.enter_context(_signals())
+        stack.enter_context(only_one(config.state_dir))
+
+        store = await Store.open(config.database_url)
+        stack.push_async_callback(store.close)
+        library = await asyncio.to_thread(open_library, config)
+        boot = BootFiles(config.state_dir / "boot")
+        boot.prepare()
+
+        nodes_door = stack.enter_context(doors.open_tcp(config.http.host, config.http.port))
+        admin_door = stack.enter_context(doors.open_unix(config.socket))
+
+        broker = await _broker(config, stack)
+        endpoint = _endpoint(config, broker)
+        inbox = Inbox(config.site, endpoint)
+        access: Access = broker or OpenAccess()
+        installation = Installation(
+            site=config.site,
+            library=config.library,
+            secret=accounts.load_secret(config.state_dir / "secret"),
+            heartbeat_s=config.timeouts.heartbeat_s,
+            progress_s=config.timeouts.progress_s,
+            credentials=broker is not None,
+            url=_url(config, nodes_door),
+            brokers=(Broker(host=config.broker.advertise or _name_of(config.broker.host), port=endpoint.port),),
+        )
+        tasks = Tasks(store, library, boot, installation, bus=inbox, access=access, clock=SystemClock())
+        desk = Desk(store=store, tasks=tasks, requests=Requests(tasks, vcl_markers=config.vcl_markers))
+        upkeep = Upkeep(
+            tasks,
+            Limits(slots=config.slots.library, boot_s=config.timeouts.boot_s, lease_s=config.timeouts.lease_s),
+        )
+        await recovery.recover(tasks)
+
+        parts: dict[str, Coroutine[Any, Any, None]] = {
+            "inbox": inbox.run(Hearing(tasks)),
+            "upkeep": upkeep.run(),
+            "sweeper": upkeep.sweep_when_wanted(),
+        }
+        if broker is not None:
+            parts["broker"] = broker.run()
+        async with _running(parts):
+            for app, door in ((node_app(desk), nodes_door), (admin_app(desk), admin_door)):
+                runner = await doors.serve(app, door)
+                stack.push_async_callback(runner.cleanup)
+            log.info(
+                "lithograph %s serves nodes at %s and commands at %s", __version__, installation.url, config.socket
+            )
+            if ready is not None:
+                ready(tasks)
+            await stop.wait()
+            log.info("stopping")
+        # What was heard in the last second; a failure loses figures, no events.
+        with contextlib.suppress(LithoError):
+            await upkeep.flush()
+
+
+# ------------------------------------------------------------ the parts
+
+
+def open_library(config: Config) -> Library:
+    """The image library. Ours is made when it is not there; one that is elsewhere must be a library already, because an
+    empty directory may be a mount point on which nothing is mounted. Blocks. Raises LibraryError."""
+    ours = config.library.is_relative_to(config.state_dir)
+    return Library.create(config.library) if ours else Library.open(config.library)
+
+
+async def _broker(config: Config, stack: contextlib.AsyncExitStack) -> EmbeddedBroker | None:
+    if not config.broker.embedded:
+        return None
+    broker = EmbeddedBroker(
+        config.state_dir / "broker", site=config.site, host=config.broker.host, port=config.broker.port
+    )
+    stack.push_async_callback(broker.stop)
+    await broker.start()
+    log.info("the broker runs at %s port %d (process %d)", config.broker.host, broker.port, broker.pid)
+    return broker
+
+
+def _endpoint(config: Config, broker: EmbeddedBroker | None) -> Endpoint:
+    if broker is None:
+        return Endpoint(host=config.broker.host, port=config.broker.port, client=f"litho-controller-{config.site}")
+    return Endpoint(
+        host=broker.dial,
+        port=broker.port,
+        username=broker.username,
+        password=broker.password,
+        client=broker.username,
+    )
+
+
+def _url(config: Config, door: socket.socket) -> str:
+    if config.http.url:
+        return config.http.url.rstrip("/")
+    host, port = _name_of(config.http.host), door.getsockname()[1]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _name_of(host: str) -> str:
+    """What nodes are told: for every interface the one thing that can be said without asking, our own name."""
+    return socket.gethostname() if host in ("0.0.0.0", "::") else host  # noqa: S104 - compared, not bound
+
+
+@contextlib.asynccontextmanager
+async def _running(parts: dict[str, Coroutine[Any, Any, None]]) -> AsyncIterator[None]:
+    """Run the parts beside the block, each as a named task. One that fails ends the daemon."""
+    async with asyncio.TaskGroup() as group:
+        started = [group.create_task(part, name=name) for name, part in parts.items()]
+        yield
+        for task in started:
+            task.cancel()
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[asyncio.Event]:
+    """An event that SIGTERM and SIGINT set."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    wanted = (signal.SIGTERM, signal.SIGINT)
+    for number in wanted:
+        loop.add_signal_handler(number, stop.set)
+    try:
+        yield stop
+    finally:
+        for number in wanted:
+            loop.remove_signal_handler(number)
+
+
+@contextlib.contextmanager
+def only_one(state_dir: Path) -> Iterator[None]:
+    """Hold `state_dir` for this process alone. Raises RefusedError when another one has it, LithoError."""
+    try:
+        state_dir.mkdir(mode=0o711, parents=True, exist_ok=True)
+        fd = os.open(state_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as exc:
+        raise LithoError(
+            f"the state directory {state_dir} cannot be used ({exc.strerror or exc})",
+            hint="check its rights, or set state_dir",
+            code="state-dir",
+        ) from exc
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as exc:
+            other = os.read(fd, 32).decode(errors="replace").strip()
+            raise RefusedError(
+                f"another controller works with {state_dir}" + (f" (process {other})" if other else ""),
+                hint="end it first, or set another state_dir",
+                code="already-running",
+            ) from exc
+        os.ftruncate(fd, 0)
+        os.write(fd, f"{os.getpid()}\n".encode())
+        yield
+    finally:
+        os.close(fd)

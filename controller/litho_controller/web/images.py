@@ -1,0 +1,158 @@
+"""Images over HTTP: list, show, verify, delete.
+
+The library may be slow, and it may hang: everything that touches it runs in a thread. A verification answers line by line
+(NDJSON) as it goes on, and stops when its caller goes away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+
+import msgspec
+from aiohttp import web
+
+from litho.errors import CancelledError, LithoError, RefusedError
+from litho.library import ImageRef, Library, care, parse_ref, verify
+from litho_controller import api
+from litho_controller.store import tasks as rows_of
+from litho_controller.tables import osimages
+from litho_controller.tasks import rules
+from litho_controller.web.desk import DESK, answer, flag
+
+routes = web.RouteTableDef()
+
+LINE_EVERY_S = 0.5
+
+
+@routes.get("/v1/images")
+async def show_images(request: web.Request) -> web.Response:
+    """Every version of every image."""
+    return answer(await asyncio.to_thread(_listed, request.app[DESK].library))
+
+
+def _listed(library: Library) -> api.ImageList:
+    return api.ImageList(
+        images=tuple(
+            _view(library, ImageRef(name, version), current=version == _current(library, name))
+            for name in library.images()
+            for version in library.versions(name)
+        )
+    )
+
+
+def _current(library: Library, name: str) -> int:
+    with contextlib.suppress(LithoError):
+        return library.current(name)
+    return 0
+
+
+def _view(library: Library, ref: ImageRef, *, current: bool) -> api.ImageView:
+    try:
+        manifest = library.manifest(ref)
+    except LithoError as exc:
+        return api.ImageView(image=ref.name, version=ref.version, current=current, error=str(exc))
+    return api.ImageView(
+        image=ref.name,
+        version=ref.version,
+        current=current,
+        created=manifest.created,
+        used=manifest.used,
+        stored=manifest.stored,
+        parts=len(manifest.parts),
+        node=manifest.node,
+        os=" ".join(word for word in (manifest.os.vers or manifest.os.name, manifest.os.arch) if word),
+        labels=manifest.labels,
+    )
+
+
+@routes.get("/v1/images/{ref}")
+async def show_image(request: web.Request) -> web.Response:
+    """The manifest of a version."""
+    ref = parse_ref(request.match_info["ref"])
+    return answer(await asyncio.to_thread(request.app[DESK].library.manifest, ref))
+
+
+@routes.delete("/v1/images/{ref}")
+async def remove_image(request: web.Request) -> web.Response:
+    """Delete one version, or all of them; refused while a task restores it."""
+    desk = request.app[DESK]
+    ref = parse_ref(request.match_info["ref"])
+    async with desk.tasks.images:
+        async with desk.store.read() as conn:
+            user = rules.in_use(await rows_of.all_active(conn), ref.name, ref.version)
+        if user is not None:
+            raise RefusedError(
+                f"the image {ref} is in use: {user.id} restores it to {user.node}",
+                hint=f"wait for its end, or: litho task cancel {user.id}",
+                code="image-in-use",
+            )
+        gone = await asyncio.to_thread(_remove, desk.library, ref)
+        if not await asyncio.to_thread(desk.library.versions, ref.name):
+            async with desk.store.write() as conn:
+                await osimages.forget(conn, ref.name)
+    return answer(gone)
+
+
+def _remove(library: Library, ref: ImageRef) -> api.ImageList:
+    doomed = [ref.version] if ref.version else library.versions(ref.name)
+    known = library.versions(ref.name)
+    shown = {
+        number: _view(library, ImageRef(ref.name, number), current=number == _current(library, ref.name))
+        for number in doomed
+        if number in known
+    }
+    return api.ImageList(
+        images=tuple(shown[gone.version] for gone in care.remove(library, ref) if gone.version in shown)
+    )
+
+
+@routes.post("/v1/images/{ref}/verify")
+async def verify_image(request: web.Request) -> web.StreamResponse:
+    """Read every byte of a version; with deep=1 unpack every stream as well."""
+    library = request.app[DESK].library
+    deep = flag(request, "deep")
+    ref = parse_ref(request.match_info["ref"])
+    manifest = await asyncio.to_thread(library.manifest, ref)
+    total = manifest.stored + (sum(part.stream_bytes for part in manifest.parts) if deep else 0)
+    count = _Count()
+    check = verify.check_streams if deep else verify.check_files
+    work = asyncio.create_task(asyncio.to_thread(check, library, manifest, count), name=f"verify {ref}")
+    response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
+    try:
+        await response.prepare(request)
+        while not work.done():
+            await _line(response, api.VerifyLine(done=count.bytes, total=total))
+            await asyncio.wait({work}, timeout=LINE_EVERY_S)
+        await _line(response, _last_line(work, total))
+        await response.write_eof()
+    finally:
+        count.stop.set()
+        await asyncio.gather(work, return_exceptions=True)
+    return response
+
+
+def _last_line(work: asyncio.Task[list[verify.Problem]], total: int) -> api.VerifyLine:
+    try:
+        problems = [api.VerifyProblem(problem.file, problem.sentence) for problem in work.result()]
+        return api.VerifyLine(done=total, total=total, problems=problems)
+    except LithoError as exc:
+        return api.VerifyLine(error=api.problem_of(exc), status=api.status_of(exc))
+
+
+async def _line(response: web.StreamResponse, line: api.VerifyLine) -> None:
+    await response.write(msgspec.json.encode(line) + b"\n")
+
+
+class _Count:
+    """Bytes read so far, counted in a thread; ends the thread's work when it is told to stop."""
+
+    def __init__(self) -> None:
+        self.bytes = 0
+        self.stop = threading.Event()
+
+    def __call__(self, more: int) -> None:
+        if self.stop.is_set():
+            raise CancelledError("the check was broken off")
+        self.bytes += more

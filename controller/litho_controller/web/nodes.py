@@ -1,0 +1,130 @@
+"""Nodes over HTTP: define, show, set, and what they do."""
+
+from __future__ import annotations
+
+from aiohttp import web
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from litho.errors import RefusedError, UsageError
+from litho.library import parse_ref
+from litho.task import Action
+from litho_controller import api, noderange
+from litho_controller.store import tasks as rows_of
+from litho_controller.store.tasks import TaskRow
+from litho_controller.tables import nodes
+from litho_controller.tasks import rules
+from litho_controller.web.desk import DESK, Desk, answer, body_of, expand
+
+routes = web.RouteTableDef()
+
+
+def view(node: nodes.Node, latest: TaskRow | None, online: dict[str, str]) -> api.NodeView:
+    """A node as the API shows it."""
+    return api.NodeView(
+        node=node.name,
+        groups=node.groups,
+        mac=node.mac,
+        arch=node.arch,
+        state=node.state,
+        task=latest.id if latest is not None and not latest.state.ended else "",
+        online=node.name in online,
+        status=rules.nodestat_text(node.state, latest),
+    )
+
+
+async def _views(conn: AsyncConnection, desk: Desk, names: list[str]) -> api.NodeList:
+    latest = await rows_of.latest(conn)
+    found = await nodes.get(conn, names)
+    return api.NodeList(nodes=tuple(view(node, latest.get(node.name), desk.tasks.online) for node in found))
+
+
+@routes.get("/v1/nodes")
+async def show_nodes(request: web.Request) -> web.Response:
+    """The nodes of a range; all when none is given."""
+    desk = request.app[DESK]
+    async with desk.store.read() as conn:
+        names = await expand(conn, request.query.get("range", ""))
+        return answer(await _views(conn, desk, names))
+
+
+@routes.get("/v1/nodes/{name}")
+async def show_node(request: web.Request) -> web.Response:
+    """One node."""
+    desk = request.app[DESK]
+    async with desk.store.read() as conn:
+        node = await nodes.require(conn, request.match_info["name"])
+        latest = await rows_of.find(conn, nodes=[node.name], limit=1)
+        return answer(view(node, latest[0] if latest else None, desk.tasks.online))
+
+
+@routes.post("/v1/nodes")
+async def define_nodes(request: web.Request) -> web.Response:
+    """Make nodes, or change those that exist."""
+    desk = request.app[DESK]
+    wanted = await body_of(request, api.NodeAdd)
+    names = noderange.literal(wanted.range)
+    if not names:
+        raise UsageError("the range names no node", code="bad-noderange")
+    async with desk.store.write() as conn:
+        await nodes.define(conn, names, mac=wanted.mac, groups=wanted.groups, arch=wanted.arch)
+        return answer(await _views(conn, desk, names))
+
+
+@routes.delete("/v1/nodes")
+async def remove_nodes(request: web.Request) -> web.Response:
+    """Take nodes away; refused for all of them while one has a task."""
+    desk = request.app[DESK]
+    text = request.query.get("range", "")
+    if not text:
+        raise UsageError("name the nodes to remove with range=", code="bad-request")
+    async with desk.store.write() as conn:
+        names = await expand(conn, text)
+        busy = [row for row in await rows_of.all_active(conn) if row.node in set(names)]
+        if busy:
+            raise RefusedError(
+                f"{busy[0].node} has a task ({busy[0].id}, {busy[0].state}) and cannot be removed",
+                hint=f"cancel it first: litho task cancel {busy[0].id}",
+                code="node-busy",
+            )
+        shown = await _views(conn, desk, names)
+        await nodes.remove(conn, names)
+    return answer(shown)
+
+
+@routes.post("/v1/nodeset")
+async def nodeset(request: web.Request) -> web.Response:
+    """Set nodes to a state, or only say which they are in."""
+    desk = request.app[DESK]
+    wanted = await body_of(request, api.NodesetRequest)
+    if not wanted.range:
+        raise UsageError("the range names no node", code="bad-noderange")
+    async with desk.store.read() as conn:
+        names = await expand(conn, wanted.range)
+        if wanted.state == "stat":
+            lines = [api.NodesetLine(node=node.name, text=node.state) for node in await nodes.get(conn, names)]
+            return answer(api.NodesetAnswer(nodes=tuple(lines)))
+    if wanted.state == "boot":
+        lines = await desk.requests.set_boot(names)
+    else:
+        action: Action = "capture" if wanted.state == "image" else "restore"
+        ref = parse_ref(wanted.image) if wanted.image else None
+        lines = await desk.requests.create(names, action, ref, wanted.job)
+    return answer(api.NodesetAnswer(nodes=tuple(lines)))
+
+
+@routes.get("/v1/nodestat")
+async def nodestat(request: web.Request) -> web.Response:
+    """What the nodes of a range do."""
+    desk = request.app[DESK]
+    async with desk.store.read() as conn:
+        names = await expand(conn, request.query.get("range", ""))
+        latest = await rows_of.latest(conn)
+        found = await nodes.get(conn, names)
+    return answer(
+        api.NodestatAnswer(
+            nodes=tuple(
+                api.NodestatLine(node=node.name, text=rules.nodestat_text(node.state, latest.get(node.name)))
+                for node in found
+            )
+        )
+    )

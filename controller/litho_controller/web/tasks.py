@@ -1,0 +1,103 @@
+"""Tasks over HTTP: list, show, cancel."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from litho.errors import NotFoundError, UsageError
+from litho.task import State
+from litho_controller import api
+from litho_controller.store import tasks as rows_of
+from litho_controller.store.tasks import TaskRow
+from litho_controller.web.desk import DESK, answer, expand, flag, json_of, number
+
+routes = web.RouteTableDef()
+
+MOST = 100_000
+"""Tasks in one answer, at most."""
+
+
+def view(row: TaskRow, *, full: bool = True) -> api.TaskView:
+    """A task as the API shows it; in a list without the plan and the result, which may be long."""
+    figure = row.progress
+    return api.TaskView(
+        id=row.id,
+        node=row.node,
+        action=row.action,
+        image=row.image,
+        version=row.version,
+        state=row.state,
+        code=row.task.code,
+        reason=row.task.reason,
+        phase=figure.phase,
+        percent=figure.percent,
+        done=figure.done,
+        total=figure.total,
+        rate=figure.rate,
+        eta_s=figure.eta_s,
+        stored=figure.stored,
+        created=row.created,
+        armed=row.armed,
+        claimed=row.claimed,
+        started=row.started,
+        ended=row.ended,
+        cancel_requested=row.task.cancel_requested,
+        plan=json_of(row.plan) if full else None,
+        result=json_of(row.result) if full else None,
+        line=row.line,
+    )
+
+
+@routes.get("/v1/tasks")
+async def show_tasks(request: web.Request) -> web.Response:
+    """Tasks, newest first: of some nodes, in some states (joined by commas), active ones only."""
+    desk = request.app[DESK]
+    wanted = _states(request.query.get("state", ""))
+    if flag(request, "active"):
+        alive = {state for state in State if not state.ended}
+        wanted = alive if wanted is None else wanted & alive
+    limit = number(request, "limit", default=MOST, highest=MOST)
+    text = request.query.get("node", "")
+    async with desk.store.read() as conn:
+        names = await expand(conn, text) if text else None
+        found = await rows_of.find(conn, nodes=names, states=wanted, limit=limit)
+    return answer(api.TaskList(tasks=tuple(view(row, full=False) for row in found)))
+
+
+@routes.get("/v1/tasks/{id}")
+async def show_task(request: web.Request) -> web.Response:
+    """One task with all that is known of it."""
+    async with request.app[DESK].store.read() as conn:
+        row = await rows_of.get(conn, _number(request))
+    if row is None:
+        raise _missing(request.match_info["id"])
+    return answer(view(row))
+
+
+@routes.post("/v1/tasks/{id}/cancel")
+async def cancel_task(request: web.Request) -> web.Response:
+    """Ask for a task to stop."""
+    return answer(view(await request.app[DESK].requests.cancel(_number(request))))
+
+
+def _number(request: web.Request) -> int:
+    found = rows_of.parse_id(request.match_info["id"])
+    if found is None:
+        raise _missing(request.match_info["id"])
+    return found
+
+
+def _missing(text: str) -> NotFoundError:
+    return NotFoundError(f"there is no task {text[:64]}", hint="see: litho task ls", code="task-missing")
+
+
+def _states(text: str) -> set[State] | None:
+    if not text:
+        return None
+    try:
+        return {State(word.strip().lower()) for word in text.split(",")}
+    except ValueError:
+        known = ", ".join(state.value for state in State)
+        raise UsageError(
+            f"{text[:80]!r} is no state of a task", hint=f"there are: {known}", code="bad-request"
+        ) from None
