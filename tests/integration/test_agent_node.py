@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import signal
 import socket
 from pathlib import Path
 
@@ -157,6 +158,26 @@ async def test_a_broker_that_restarts_in_the_middle_without_its_state_loses_noth
     assert controller.task.state is State.SUCCEEDED
     assert controller.events[-1].body == DONE
     assert bench.power.deeds == ["reboot"]
+
+
+async def test_a_broker_that_freezes_with_its_connections_open_is_left_and_found_again(bench, broker, monkeypatch):
+    monkeypatch.setattr("litho_agent.report.mqtt.ANSWER_S", 0.3)
+    order = an_order(bench.library, broker.port)
+    move = ScriptedMove(hold=True)
+    async with ClaimServer(granted(order)) as server, beside(Controller(order, broker.port)) as controller:
+        agent = asyncio.create_task(bench.agent(server.url, move))
+        await until(lambda: len(controller.reports) >= 1)
+        broker.freeze(signal.SIGSTOP)
+        try:
+            move.go.set()
+            await asyncio.wait_for(move.ended.wait(), 2)
+            await asyncio.sleep(1.5)
+            assert not agent.done()
+        finally:
+            broker.freeze(signal.SIGCONT)
+        assert await asyncio.wait_for(agent, 15) == 0
+    assert controller.task.state is State.SUCCEEDED
+    assert Outcome.GAP not in controller.outcomes
 
 
 async def test_a_broker_that_comes_only_after_the_work_is_done_still_hears_all_of_it(bench, tmp_path):

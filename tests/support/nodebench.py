@@ -92,6 +92,12 @@ class Mosquitto:
             await process.end(self._child)
             self._child = None
 
+    def freeze(self, number: int) -> None:
+        """SIGSTOP: connections stay open and nothing answers; SIGCONT ends it."""
+        assert self._child is not None
+        # The child is `setpriv`, which has become mosquitto by exec.
+        self._child.send_signal(number)
+
     async def __aenter__(self) -> "Mosquitto":
         await self.start()
         return self

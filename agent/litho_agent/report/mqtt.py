@@ -28,7 +28,20 @@ import aiomqtt
 
 from litho import messages, nodestat
 from litho.errors import WireError
-from litho.messages import Ack, Broker, Cancel, Command, Finish, Order, ProgressReport, Status, Stop
+from litho.messages import (
+    Ack,
+    Broker,
+    Cancel,
+    Command,
+    Failed,
+    Finish,
+    Order,
+    ProgressReport,
+    Status,
+    Stop,
+    Stopped,
+    Succeeded,
+)
 from litho.progress import Progress
 from litho_agent import backoff
 from litho_agent.mover import Note, Tick
@@ -79,6 +92,9 @@ class MqttReporter:
             self._progress = message.progress
             self._moved.set()
             return
+        if isinstance(message, Succeeded | Failed | Stopped):
+            # A figure of how far it is would come after the word that it is over.
+            self._progress = None
         self._outbox.put(message, at=time.time())
         self._acknowledged.clear()
         self._news.set()
