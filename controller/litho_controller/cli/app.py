@@ -35,12 +35,12 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "config": ("settings", "config", "Check or show the settings."),
     "image": ("images", "image", "Images in the library."),
     "library": ("images", "library", "The image library itself."),
-    "lsdef": ("xcat", "lsdef", "Show definitions as xCAT's stanzas."),
+    "lsdef": ("xcat", "lsdef", "Show definitions as xCAT's stanzas; without NAMES, list them."),
     "node": ("nodes", "node", "Nodes that the controller knows."),
     "nodeset": ("xcat", "nodeset", "Set nodes to capture an image, to be restored from one, or to boot."),
     "nodestat": ("xcat", "nodestat", "Say what nodes do, one line each."),
     "serve": ("serve", "serve", "Run the controller."),
-    "tabdump": ("xcat", "tabdump", "Print one of xCAT's tables as CSV."),
+    "tabdump": ("xcat", "tabdump", "Print one of xCAT's tables as CSV; without TABLE, the names of all."),
     "task": ("tasks", "task", "Captures and restores: waiting, running, ended."),
 }
 
@@ -115,8 +115,9 @@ def run(arguments: Sequence[str], *, called: str = "litho") -> int:
         return _complain(exc.format_message().rstrip("."), 2, _help_hint(exc), xcat=_is_xcat(args))
     except LithoError as exc:
         return _complain(exc.message, exc.exit_code, exc.hint, xcat=_is_xcat(args))
-    except BrokenPipeError:
-        # Whoever read along has seen enough. Python would complain once more when it closes standard output.
+    except (BrokenPipeError, SystemExit):
+        # Whoever read along has seen enough (click turns that into SystemExit when it is the first to notice). Python would
+        # complain once more when it closes standard output.
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
@@ -146,7 +147,7 @@ def _is_xcat(args: Sequence[str]) -> bool:
 
 def _help_hint(error: click.ClickException) -> str:
     context = getattr(error, "ctx", None)
-    if context is None or ": " in error.format_message():
+    if context is None or "did you mean" in error.format_message() or "see: " in error.format_message():
         return ""
     return f"see: {context.command_path} --help"
 

@@ -41,7 +41,7 @@ def ls(session: Session, as_json: bool) -> None:
     """
     answer = session.client.images()
     if as_json:
-        print_json(answer)
+        print_json(answer.images)
         return
     rows = []
     for one in answer.images:
@@ -127,7 +127,7 @@ def verify(session: Session, ref: str, deep: bool, as_json: bool) -> None:
             moved(line.done, line.total)
             problems = line.problems or []
     if as_json:
-        print_json({"problems": problems})
+        print_json(problems)
     else:
         for problem in problems:
             click.echo(render.clean(problem.sentence))
@@ -159,7 +159,7 @@ def rm(session: Session, refs: tuple[str, ...], all_versions: bool, as_json: boo
             )
     gone = [one for ref in refs for one in session.client.remove_image(ref).images]
     if as_json:
-        print_json(api.ImageList(images=tuple(gone)))
+        print_json(gone)
         return
     for one in gone:
         click.echo(f"deleted {one.image}:{one.version}")

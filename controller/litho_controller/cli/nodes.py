@@ -23,11 +23,11 @@ def node() -> None:
 @node.command()
 @click.argument("names", metavar="NAMES")
 @click.option("--mac", default="", help="Address of the network card that boots; for one node.")
-@click.option("--groups", default="", help="Groups, separated by commas.")
+@click.option("--group", "--groups", "groups", multiple=True, help="Groups, separated by commas; may be repeated.")
 @click.option("--arch", default="", help="Architecture, such as x86_64.")
 @json_option
 @pass_session
-def add(session: Session, *, names: str, mac: str, groups: str, arch: str, as_json: bool) -> None:
+def add(session: Session, *, names: str, mac: str, groups: tuple[str, ...], arch: str, as_json: bool) -> None:
     """Define nodes, or change those that exist.
 
     NAMES spells them out: n01, n01-n10, n[01-10], n01+9, and lists of these.
@@ -36,10 +36,10 @@ def add(session: Session, *, names: str, mac: str, groups: str, arch: str, as_js
     Example:
       litho node add n01 --mac 52:54:00:00:00:01 --groups all,compute --arch x86_64
     """
-    words = tuple(word for word in (part.strip() for part in groups.split(",")) if word)
+    words = tuple(word for word in (part.strip() for part in ",".join(groups).split(",")) if word)
     answer = session.client.add_nodes(api.NodeAdd(range=names, mac=mac, groups=words, arch=arch))
     if as_json:
-        print_json(answer)
+        print_json(answer.nodes)
     else:
         click.echo(f"defined {_count(answer)}")
 
@@ -58,7 +58,7 @@ def ls(session: Session, range_: str, as_json: bool) -> None:
     """
     answer = session.client.nodes(noderange(range_))
     if as_json:
-        print_json(answer)
+        print_json(answer.nodes)
         return
     rows = [
         (
@@ -89,7 +89,7 @@ def rm(session: Session, range_: str, as_json: bool) -> None:
     """
     answer = session.client.remove_nodes(noderange(range_))
     if as_json:
-        print_json(answer)
+        print_json(answer.nodes)
     else:
         click.echo(f"removed {_count(answer)}")
 

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Print the controller's answer as JSON.")
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print the answer as JSON: an object, or a list of them."
+)
 
 
 class Session:
@@ -67,5 +69,5 @@ def noderange(text: str) -> str:
 
 
 def print_json(answer: Any) -> None:
-    """An answer of the API, indented."""
+    """A struct of the API, or a list of them, indented."""
     click.echo(msgspec.json.format(msgspec.json.encode(answer), indent=2))

@@ -9,7 +9,7 @@ import click
 import msgspec
 
 from litho.task import State
-from litho_controller import api
+from litho_controller.api import TaskView
 from litho_controller.cli import live, render
 from litho_controller.cli.session import Session, json_option, pass_session, print_json
 
@@ -43,7 +43,7 @@ def ls(session: Session, *, node: str, state: str, active: bool, limit: int, as_
     """
     answer = session.client.tasks(node=node, state=state, active=active, limit=limit)
     if as_json:
-        print_json(answer)
+        print_json(answer.tasks)
     else:
         session.console.print(render.tasks_table(answer.tasks, time.time()))
 
@@ -84,7 +84,7 @@ def watch(session: Session, ids: tuple[str, ...], as_json: bool) -> int:
         click.echo("no task is waiting or running")
     ended = live.watch(session, wanted, quiet=as_json)
     if as_json:
-        print_json(api.TaskList(tasks=tuple(ended)))
+        print_json(ended)
     return live.exit_code(ended)
 
 
@@ -101,13 +101,13 @@ def cancel(session: Session, ids: tuple[str, ...], as_json: bool) -> None:
     """
     asked = [session.client.cancel(one) for one in ids]
     if as_json:
-        print_json(api.TaskList(tasks=tuple(asked)))
+        print_json(asked)
         return
     for one in asked:
         click.echo(f"{one.node}: {one.action} {render.image_of(one)} {render.outcome(one)}")
 
 
-def _facts(one: api.TaskView) -> list[tuple[str, str]]:
+def _facts(one: TaskView) -> list[tuple[str, str]]:
     now = time.time()
     seconds = render.seconds_of(one, now)
     pairs = [

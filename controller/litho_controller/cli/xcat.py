@@ -128,7 +128,7 @@ def nodeset(ctx: click.Context, /, range_: str, state: str, watch: bool, as_json
     answer = session.client.nodeset(api.NodesetRequest(range=noderange(range_), state=kind, image=name, job=job))
     failed = any(line.error for line in answer.nodes)
     if as_json and not watch:
-        print_json(answer)
+        print_json(answer.nodes)
     else:
         _print_lines(answer, quiet=as_json)
     if watch:
@@ -168,7 +168,7 @@ def _watched(session: Session, answer: api.NodesetAnswer, *, as_json: bool) -> b
 
     ended = live.watch(session, [line.task for line in answer.nodes if line.task], quiet=as_json)
     if as_json:
-        print_json(api.TaskList(tasks=tuple(ended)))
+        print_json(ended)
     return live.exit_code(ended) == 0
 
 
@@ -188,7 +188,7 @@ def nodestat(session: Session, range_: str, stat: str, as_json: bool) -> None:
         raise UsageError(f"Invalid argument: '{stat}'", hint="nodestat takes a noderange")
     answer = session.client.nodestat(noderange(range_))
     if as_json:
-        print_json(answer)
+        print_json(answer.nodes)
         return
     click.echo("".join(f"{line.node}: {render.clean(line.text)}\n" for line in answer.nodes), nl=False)
 
@@ -207,7 +207,7 @@ def tabdump(session: Session, table: str | None, as_json: bool) -> None:
     if table is None:
         names = session.client.tables()
         if as_json:
-            print_json(names)
+            print_json(names.tables)
         else:
             click.echo("\n".join(names.tables))
         return
