@@ -312,13 +312,7 @@ async def test_a_signal_in_the_middle_of_a_capture_ends_it_within_seconds_and_le
     library = tmp_path / "lib"
     Library.create(library)
     with loop_disk(tmp_path / "a.img", size=512 * MIB) as source:
-        sh("sfdisk", source, stdin="label: dos\n2048,,L\n")
-        reread(source)
-        (tmp_path / "content").mkdir()
-        with (tmp_path / "content" / "noise").open("wb") as file:
-            for _ in range(300):
-                file.write(os.urandom(MIB))
-        sh("mkfs.ext4", "-q", "-d", tmp_path / "content", part(source, 1))
+        noisy_disk(source, tmp_path / "content", size=300)
         # A level that keeps the job busy for long enough.
         words = ["--disk", source, "--library", library, "--image", "golden", "--level", "19", "--json"]
         child = await agent("capture", *words)
@@ -363,6 +357,82 @@ async def test_at_a_terminal_the_disks_name_is_asked_for_and_a_live_line_is_draw
         assert "done: golden:1" in shown
         reread(target)
         sh("e2fsck", "-fn", part(target, 1))
+
+
+def noisy_disk(source, folder, *, size):
+    """One partition with `size` MiB that do not compress."""
+    sh("sfdisk", source, stdin="label: dos\n2048,,L\n")
+    reread(source)
+    folder.mkdir()
+    with (folder / "noise").open("wb") as file:
+        for _ in range(size):
+            file.write(os.urandom(MIB))
+    sh("mkfs.ext4", "-q", "-d", folder, part(source, 1))
+
+
+def family(pid):
+    """The process and all below it that live."""
+    try:
+        below = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except OSError:
+        return []
+    return [pid, *(one for child in below for one in family(int(child)))]
+
+
+@needs_root
+async def test_a_node_captures_for_its_controller_while_the_broker_restarts(tmp_path):
+    library = tmp_path / "lib"
+    Library.create(library)
+    with loop_disk(tmp_path / "a.img", size=256 * MIB) as source:
+        noisy_disk(source, tmp_path / "content", size=100)
+        async with Mosquitto(tmp_path) as broker:
+            order = an_order(library, broker.port, job=Job(action="capture", image="golden", level=15))
+            async with ClaimServer(granted(order)) as server, beside(Controller(order, broker.port)) as controller:
+                child = await agent("run", "--cmdline", cmdline(tmp_path, server.url, f"litho.disk={source}"))
+                await until(lambda: controller.task.state is State.RUNNING, within_s=30)
+                await broker.stop(kill=True)
+                await asyncio.sleep(0.5)
+                await broker.start()
+                code, out, err = await said(child)
+                assert (code, err) == (0, ""), out
+                assert controller.task.state is State.SUCCEEDED
+                done = controller.events[-1].body
+    assert isinstance(done, Succeeded)
+    assert done.disk.path == str(source)
+    assert done.used > 100 * MIB
+    assert (library / "golden.v1.json").exists()
+    assert not list(library.glob("*.part"))
+    assert TOKEN not in out
+
+
+@needs_root
+async def test_an_agent_that_is_killed_takes_its_worker_along_and_its_last_will_is_heard(tmp_path):
+    library = tmp_path / "lib"
+    Library.create(library)
+    with loop_disk(tmp_path / "a.img", size=256 * MIB) as source:
+        noisy_disk(source, tmp_path / "content", size=150)
+        async with Mosquitto(tmp_path) as broker:
+            order = an_order(library, broker.port, job=Job(action="capture", image="golden", level=19))
+            async with ClaimServer(granted(order)) as server, beside(Controller(order, broker.port)) as controller:
+                child = await agent("run", "--cmdline", cmdline(tmp_path, server.url, f"litho.disk={source}"))
+                await until(lambda: controller.task.state is State.RUNNING, within_s=30)
+                await until(lambda: len(family(child.pid)) >= 2)
+                alive = family(child.pid)
+                assert controller.statuses[-1].online
+                child.kill()
+                await child.communicate()
+                await until(lambda: not controller.statuses[-1].online, within_s=5)
+                await until(lambda: not any(Path(f"/proc/{pid}/fd").exists() and running(pid) for pid in alive))
+    assert not (library / "golden.v1.json").exists()
+    assert controller.statuses[-1].session == controller.session
+
+
+def running(pid):
+    """False for one that is gone or only waits to be reaped."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def drain(fd):
