@@ -1,0 +1,250 @@
+"""The capture of one disk, from the look at it to the published image.
+
+The disk is only read (unless `on_dirty=repair` was asked for). Everything that is written lies in the library under names
+that end in `.part` until all of it has been read back and compared; then the version is published in one step. Whatever
+goes wrong before that leaves the library as it was.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import time
+from pathlib import Path
+
+import msgspec
+
+from litho import __version__
+from litho.errors import IntegrityError, LibraryError, LithoError
+from litho.job import Job
+from litho.library import FileRef, Library, Manifest, Part, Stage, check_name, files, verify
+from litho.messages import OsFacts, Planned, Started, Succeeded
+from litho_agent import endpoints, pipeline
+from litho_agent.disks import Hold, choose, facts, held, inventory
+from litho_agent.disks.disk import human
+from litho_agent.engines import tail
+from litho_agent.engines.base import Engine, Source
+from litho_agent.engines.choose import program_version
+from litho_agent.layout import read_layout
+from litho_agent.mover import WorkOrder
+from litho_agent.osfacts import read_os_release
+from litho_agent.survey import Piece, survey
+from litho_agent.telling import Teller, check_cancelled
+
+_ENDINGS = {"zstd": ".zst", "gzip": ".gz", "none": ""}
+_LEAST_SHARE = 20
+"""No compressor makes real disks twenty times smaller: with less room than that a capture cannot end well."""
+
+
+def capture(order: WorkOrder, teller: Teller) -> Succeeded:
+    """Do `order`. Raises any of the tree in `litho.errors`; then nothing was published."""
+    job = order.job
+    check_name(job.image)
+    library = Library.open(Path(order.library))
+    library.check_writable()
+    try:
+        done = _capture(order, library, teller)
+    except LithoError:
+        _mark(library, job, "capturefailed")
+        raise
+    _mark(library, job, "capturedone")
+    return done
+
+
+def _capture(order: WorkOrder, library: Library, teller: Teller) -> Succeeded:
+    began = time.monotonic()
+    job = order.job
+    teller.enter("look")
+    disk = choose(inventory.read(), job.disk, "capture", job.allow).require()
+    with held(disk, write=job.on_dirty == "repair") as hold:
+        layout = read_layout(hold.path)
+        pieces = survey(hold, layout, job)
+        notes = list(layout.notes)
+        streams = [piece for piece in pieces if piece.kind == "stream"]
+        total = sum(piece.used for piece in streams)
+        check_room(library, total, notes)
+        teller.say(Planned(disk=facts(disk), steps=tuple(piece.step for piece in pieces), total=total))
+        teller.expect(total=total, parts=len(streams))
+        for text in notes:
+            teller.note(text)
+        check_cancelled(teller)
+        with Stage.open(library, job.image, order.owner) as stage:
+            teller.say(Started())
+            teller.enter("layout")
+            table_dump = _put(stage, f"{disk.name}.sfdisk", layout.dump.encode()) if layout.dump else None
+            head = _put(stage, f"{disk.name}.head", layout.head) if layout.head else None
+            saver = _Saver(stage, job, teller)
+            parts = tuple(saver.save(piece) for piece in pieces)
+            manifest = Manifest(
+                image=job.image,
+                version=stage.version,
+                created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+                software=f"lithograph {__version__}",
+                node=order.node,
+                task=order.owner.task,
+                disk=facts(disk),
+                disk_name=disk.name,
+                table=layout.table.label,
+                table_dump=table_dump,
+                head=head,
+                parts=parts,
+                os=_os_facts(hold, pieces),
+                labels=job.labels,
+                notes=tuple(text[:256] for text in notes),
+            )
+            teller.enter("verify")
+            _read_back(stage, manifest, teller)
+            check_cancelled(teller)
+            teller.enter("publish")
+            _publish(stage, manifest, notes)
+    return Succeeded(
+        image=job.image,
+        version=manifest.version,
+        used=manifest.used,
+        stored=manifest.stored,
+        seconds=time.monotonic() - began,
+        disk=facts(disk),
+        os=manifest.os,
+        notes=tuple(notes),
+    )
+
+
+def check_room(library: Library, total: int, notes: list[str]) -> None:
+    """Refuse a capture for which the library has surely no room, and note one that may find too little. Raises LibraryError."""
+    free = library.free()
+    if free < total // _LEAST_SHARE:
+        raise LibraryError(
+            f"the library {library.root} has {human(free)} free, and {human(total)} of used data are to be captured",
+            hint="free some space or prune old versions",
+            code="library-full",
+        )
+    if free < total // 2:
+        notes.append(f"the library has only {human(free)} free for {human(total)} of used data")
+
+
+class _Saver:
+    """Saves one piece after the other and keeps the count of all."""
+
+    def __init__(self, stage: Stage, job: Job, teller: Teller) -> None:
+        self._stage = stage
+        self._job = job
+        self._teller = teller
+        self._streams = 0
+        self._done = 0
+        self._stored = 0
+        self._versions: dict[str, str] = {}
+
+    def save(self, piece: Piece) -> Part:
+        """Save `piece`, and answer its entry in the manifest."""
+        check_cancelled(self._teller)
+        part = Part(
+            number=piece.number,
+            kind=piece.kind,
+            start=piece.start,
+            size=piece.size,
+            fs=piece.probe.type,
+            uuid=piece.probe.uuid,
+            label=piece.probe.label,
+        )
+        if piece.engine is None:
+            return part
+        return self._stream(piece, piece.engine, part)
+
+    def _stream(self, piece: Piece, engine: Engine, part: Part) -> Part:
+        self._streams += 1
+        self._teller.enter("partition", part=self._streams)
+        job = self._job
+        suffix = f"{piece.name}.{engine.suffix}{_ENDINGS[job.compress]}"
+        before, stored_before = self._done, self._stored
+
+        def tick(stream_bytes: int, stored_bytes: int) -> None:
+            self._teller.moved(before + min(stream_bytes, piece.used), stored=stored_before + stored_bytes)
+
+        source = Source(device=piece.device, fs=piece.probe.type, size=piece.size, used=piece.used)
+        with self._stage.create(suffix) as sink:
+            saved = pipeline.save(
+                engine,
+                source,
+                sink,
+                compression=job.compress,
+                level=job.level,
+                tick=tick,
+                cancelled=self._teller.cancelled,
+            )
+        self._done = before + piece.used
+        self._stored = stored_before + saved.file_bytes
+        self._teller.moved(self._done, stored=self._stored)
+        left_out = engine.tail(piece.probe.type)
+        return msgspec.structs.replace(
+            part,
+            engine=engine.name,
+            engine_version=self._version(engine),
+            compression=job.compress,
+            data=FileRef(file=self._stage.file_name(suffix), bytes=saved.file_bytes, sha256=saved.file_sha256),
+            used=piece.used,
+            stream_bytes=saved.stream_bytes,
+            stream_sha256=saved.stream_sha256,
+            extra=tail.to_extra(tail.read(piece.device, piece.size, left_out)) if left_out else {},
+        )
+
+    def _version(self, engine: Engine) -> str:
+        if engine.name not in self._versions:
+            self._versions[engine.name] = program_version(engine)
+        return self._versions[engine.name]
+
+
+def _put(stage: Stage, suffix: str, data: bytes) -> FileRef:
+    """A small file of the version."""
+    with stage.create(suffix) as sink, files.telling(stage.library.root):
+        endpoints.write_all(sink.fileno(), data)
+    return FileRef(file=stage.file_name(suffix), bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
+
+
+def _read_back(stage: Stage, manifest: Manifest, teller: Teller) -> None:
+    """Compare what lies in the library with what was sent there. Raises IntegrityError, LibraryError, CancelledError."""
+    root = stage.library.root
+    with files.telling(root):
+        for ref in manifest.files():
+            fd = os.open(root / f"{ref.file}.part", os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fsync(fd)
+                # What the server has is to be read, not what this machine remembers having sent.
+                os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+            finally:
+                os.close(fd)
+    problems = verify.check_files(stage.library, manifest, lambda _: check_cancelled(teller), staged=True)
+    if problems:
+        raise IntegrityError(
+            f"the library did not keep what was written to it: {problems[0].sentence}",
+            hint="check the file server and its disks, then start again",
+        )
+
+
+def _publish(stage: Stage, manifest: Manifest, notes: list[str]) -> None:
+    """Publish. A version that exists and is only not the current one yet is a success with a note."""
+    try:
+        stage.publish(manifest)
+    except LibraryError as exc:
+        if exc.code != "pointer-stale":
+            raise
+        notes.append(str(exc))
+
+
+def _os_facts(hold: Hold, pieces: tuple[Piece, ...]) -> OsFacts:
+    """What operating system the disk holds: the first partition that says so. A capture does not fail for want of it."""
+    for piece in pieces:
+        if piece.kind == "stream":
+            # Some file systems are looked into by mounting, which claims the partition.
+            with contextlib.suppress(LithoError), hold.lend(piece.device):
+                found = read_os_release(piece.device, piece.probe.type)
+                if found != OsFacts():
+                    return found
+    return OsFacts()
+
+
+def _mark(library: Library, job: Job, word: str) -> None:
+    """Leave the end marker that Apache VCL waits for, when the site asks for it: `golden.img.capturedone`."""
+    if job.vcl_markers:
+        with contextlib.suppress(OSError):
+            files.replace(library.root / f"{job.image}.img.{word}", b"")

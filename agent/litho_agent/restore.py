@@ -1,0 +1,215 @@
+"""The restore of one image onto one disk, from the look at the image to a disk that boots.
+
+Three parts, and the order is the point of it:
+
+1. **Look.** The image is found and every stored byte of it is hashed; the disk is chosen, guarded, and the table fitted
+   to it. Whatever is wrong is found here, with the disk untouched.
+2. **Print.** Old signatures and the old table go, the new table comes without boot code and active flag, and each
+   partition is filled.
+3. **Settle.** Each partition is probed for what it must be now; only then the table is made bootable and the boot code
+   is written, last of all. A disk that is half printed does not pretend to boot.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from pathlib import Path
+
+from litho import process
+from litho.errors import DiskError, IntegrityError
+from litho.job import Job
+from litho.library import FileRef, Library, Manifest, Part, files, names, verify
+from litho.library.names import ImageRef
+from litho.messages import Planned, Started, Succeeded
+from litho_agent import pipeline
+from litho_agent.disks import Disk, Hold, choose, facts, held, inventory
+from litho_agent.engines import tail
+from litho_agent.engines.choose import named
+from litho_agent.filesystems import make_swap, probe
+from litho_agent.layout import Fitted, Table, parse_dump, partition_path, plan_fit, write_head, write_table
+from litho_agent.layout.grow import can_grow, grow
+from litho_agent.mover import WorkOrder
+from litho_agent.telling import Teller, check_cancelled
+
+
+def restore(order: WorkOrder, teller: Teller) -> Succeeded:
+    """Do `order`. Raises any of the tree in `litho.errors`; the teller knows whether the disk was touched."""
+    began = time.monotonic()
+    job = order.job
+    teller.enter("look")
+    library = Library.open(Path(order.library))
+    manifest = library.manifest(library.resolve(ImageRef(names.check_name(job.image), job.version)))
+    disk = choose(inventory.read(), job.disk, "restore", job.allow).require()
+    table = _table(library, manifest)
+    fitted = _fit(manifest, table, disk, job)
+    teller.say(Planned(disk=facts(disk), steps=steps(manifest, disk, fitted), total=manifest.used))
+    streams = [part for part in manifest.parts if part.kind == "stream"]
+    teller.expect(total=manifest.used, parts=len(streams))
+    teller.enter("verify")
+    verify.require(verify.check_files(library, manifest, lambda _: check_cancelled(teller)))
+    head = _read(library, manifest.head) if manifest.head else b""
+    with held(disk, write=True) as hold:
+        check_cancelled(teller)
+        teller.say(Started())
+        teller.enter("layout")
+        teller.touching()
+        write_table(hold, fitted.table)
+        printer = _Printer(library, manifest, hold, teller)
+        for part in manifest.parts:
+            printer.print(part)
+        if fitted.grown is not None:
+            teller.enter("grow")
+            _grow(hold, manifest, fitted.grown)
+        teller.enter("settle")
+        for part in manifest.parts:
+            _prove(hold, part)
+        check_cancelled(teller)
+        write_head(hold, head, fitted.table)
+    return Succeeded(
+        image=manifest.image,
+        version=manifest.version,
+        used=manifest.used,
+        stored=manifest.stored,
+        seconds=time.monotonic() - began,
+        disk=facts(disk),
+        os=manifest.os,
+        notes=(*manifest.notes, *fitted.notes),
+    )
+
+
+def steps(manifest: Manifest, disk: Disk, fitted: Fitted) -> tuple[str, ...]:
+    """What will be done, for a person."""
+    found = [f"{disk.name}: everything on it is replaced by {manifest.image}:{manifest.version}"]
+    for part in manifest.parts:
+        what = part.fs or "unknown content"
+        how = {
+            "stream": f"{part.used} bytes by {part.engine}",
+            "swap": "made anew with its UUID and label",
+            "empty": "a frame without content",
+            "skipped": "left empty, as in the image",
+        }[part.kind]
+        found.append(f"partition {part.number}: {what}, {how}")
+    if fitted.grown is not None:
+        found.append(f"partition {fitted.grown}: grown to the end of the disk")
+    return tuple(found)
+
+
+def node(hold: Hold, part: Part) -> Path:
+    """The device of `part` on the held disk; the disk itself for part 0."""
+    return partition_path(hold.path, part.number) if part.number else hold.path
+
+
+class _Printer:
+    """Fills one partition after the other and keeps the count of all."""
+
+    def __init__(self, library: Library, manifest: Manifest, hold: Hold, teller: Teller) -> None:
+        self._library = library
+        self._parts = manifest.parts
+        self._hold = hold
+        self._teller = teller
+        self._streams = 0
+        self._done = 0
+        self._stored = 0
+
+    def print(self, part: Part) -> None:
+        """Fill the partition of `part`."""
+        check_cancelled(self._teller)
+        device = node(self._hold, part)
+        if part.kind == "swap":
+            with self._hold.lend(device):
+                process.run(make_swap(device, uuid=part.uuid, label=part.label), doing=f"making swap on {device}")
+        elif part.data is not None:
+            self._stream(part, part.data, device)
+
+    def _stream(self, part: Part, data: FileRef, device: Path) -> None:
+        self._streams += 1
+        self._teller.enter("partition", part=self._streams)
+        before, stored_before = self._done, self._stored
+
+        def tick(stream_bytes: int, stored_bytes: int) -> None:
+            self._teller.moved(before + min(stream_bytes, part.used), stored=stored_before + stored_bytes)
+
+        pipeline.restore(
+            named(part.engine),
+            self._library.root / data.file,
+            device,
+            part.fs,
+            compression=part.compression,
+            expect_file=data,
+            expect_stream_bytes=part.stream_bytes,
+            expect_stream_sha256=part.stream_sha256,
+            tick=tick,
+            cancelled=self._teller.cancelled,
+        )
+        left_out = tail.from_extra(part.extra)
+        if left_out:
+            tail.write(device, part.size, left_out)
+        self._done = before + part.used
+        self._stored = stored_before + data.bytes
+        self._teller.moved(self._done, stored=self._stored)
+
+
+def _table(library: Library, manifest: Manifest) -> Table:
+    """The partition table that the image's disk had."""
+    if manifest.table_dump is None:
+        if manifest.table != "none":
+            raise IntegrityError(
+                f"the image {manifest.image}:{manifest.version} says it has a table and names no file that holds it",
+                code="bad-manifest",
+            )
+        return Table(label="none", sector_size=manifest.disk.sector_size)
+    table = parse_dump(_read(library, manifest.table_dump).decode(errors="replace"))
+    described = {part.number: (part.start, part.size) for part in manifest.parts}
+    if table.label != manifest.table or described != {
+        part.number: (table.start_bytes(part), table.size_bytes(part)) for part in table.partitions
+    }:
+        raise IntegrityError(
+            f"the partition table of {manifest.image}:{manifest.version} is not the one that its manifest describes",
+            code="bad-manifest",
+        )
+    return table
+
+
+def _fit(manifest: Manifest, table: Table, disk: Disk, job: Job) -> Fitted:
+    return plan_fit(
+        table,
+        source_size=manifest.disk.size,
+        target_size=disk.size,
+        target_sector=disk.logical,
+        fit=job.fit,
+        growable=[part.number for part in manifest.parts if can_grow(part.fs)],
+        target=disk.path,
+    )
+
+
+def _grow(hold: Hold, manifest: Manifest, number: int) -> None:
+    part = next(part for part in manifest.parts if part.number == number)
+    grow(hold, node(hold, part), part.fs, uuid=part.uuid, label=part.label)
+
+
+def _read(library: Library, ref: FileRef) -> bytes:
+    """The content of a small file, proven by its hash. Raises IntegrityError, LibraryError."""
+    with files.telling(library.root):
+        data = (library.root / ref.file).read_bytes()
+    if len(data) != ref.bytes or hashlib.sha256(data).hexdigest() != ref.sha256:
+        raise IntegrityError(
+            f"the file {ref.file} is damaged: its SHA-256 is not what the manifest says",
+            hint="nothing was written; use another version, or capture again",
+        )
+    return data
+
+
+def _prove(hold: Hold, part: Part) -> None:
+    """The partition holds what the image says: same file system, same UUID. Raises DiskError."""
+    if part.kind not in ("stream", "swap"):
+        return
+    device = node(hold, part)
+    found = probe(device)
+    if (found.type, found.uuid) != (part.fs, part.uuid):
+        raise DiskError(
+            f"{device} should hold {part.fs or 'unknown content'} {part.uuid} and holds {found.type or 'nothing known'} "
+            f"{found.uuid}",
+            hint="the disk does not keep what is written to it; check it before trusting it",
+            code="write-lost",
+        )

@@ -1,0 +1,150 @@
+"""The worker process: does one job from its order to its end, and says so in lines of JSON.
+
+Started by `litho_agent.mover` as `python -m litho_agent.worker`. Reads one order from standard input, writes messages to
+standard output (nothing else does: the engines' output goes elsewhere), logs to standard error. The main thread does the
+job, because children are tied to the thread that starts them; a second one ticks. SIGTERM asks it to stop: the job
+notices within a second, cleans up, and the last line says that it was cancelled.
+
+Whatever happens the last line is one of `Succeeded`, `Failed`, `Stopped`; if not even that is possible, the mover answers.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from types import FrameType
+from typing import IO
+
+import msgspec
+
+from litho.errors import CancelledError, LithoError
+from litho.messages import Failed, Planned, Started, Stopped, clip
+from litho.progress import Meter
+from litho_agent.capture import capture
+from litho_agent.mover import End, Note, Tick, Touching, WorkOrder, encode_line
+from litho_agent.restore import restore
+
+log = logging.getLogger("litho_agent.worker")
+
+TICK_S = 0.5
+
+
+class LineTeller:
+    """A Teller that writes lines for the mover."""
+
+    def __init__(self, out: IO[bytes]) -> None:
+        self._out = out
+        self._lock = threading.Lock()
+        self._meter = Meter(now=time.monotonic())
+        self._stop = threading.Event()
+        self.touched = False
+
+    def _write(self, line: bytes) -> None:
+        with self._lock:
+            self._out.write(line)
+            self._out.flush()
+
+    def say(self, event: Planned | Started) -> None:
+        """Something that moves the task."""
+        self._write(encode_line(event))
+
+    def expect(self, *, total: int, parts: int) -> None:
+        """How much there is to move."""
+        with self._lock:
+            self._meter.plan(total=total, parts=parts)
+
+    def enter(self, phase: str, *, part: int = 0) -> None:
+        """A phase begins."""
+        with self._lock:
+            self._meter.enter(phase, part=part)
+        self.tick()
+
+    def moved(self, done: int, *, stored: int | None = None) -> None:
+        """Bytes have moved."""
+        with self._lock:
+            self._meter.at(done, now=time.monotonic(), stored=stored)
+
+    def note(self, text: str) -> None:
+        """Something a person should know."""
+        self._write(encode_line(Note(text=text)))
+
+    def touching(self) -> None:
+        """The target disk is written to from now on."""
+        self.touched = True
+        self._write(encode_line(Touching()))
+
+    def cancelled(self) -> bool:
+        """True once SIGTERM came."""
+        return self._stop.is_set()
+
+    def cancel(self) -> None:
+        """Ask the job to stop."""
+        self._stop.set()
+
+    def finish(self) -> None:
+        """All is done and verified."""
+        with self._lock:
+            self._meter.finish(now=time.monotonic())
+        self.tick()
+
+    def tick(self) -> None:
+        """Write how far the job is."""
+        with self._lock:
+            progress = self._meter.read(now=time.monotonic())
+        self._write(encode_line(Tick(progress=progress)))
+
+
+def work(order: WorkOrder, teller: LineTeller) -> End:
+    """Do the job; every way that it can end is an answer."""
+    try:
+        end = capture(order, teller) if order.job.action == "capture" else restore(order, teller)
+    except CancelledError as exc:
+        return Stopped(reason=exc.message, touched=teller.touched)
+    except LithoError as exc:
+        return Failed(code=exc.code, reason=clip(str(exc)), touched=teller.touched, exit_code=exc.exit_code)
+    except Exception as exc:
+        # A defect of ours: the person gets a sentence, the log gets the trace.
+        log.exception("the job met an error that nothing expected")
+        kind = type(exc).__name__
+        return Failed(
+            code="internal", reason=f"an unexpected error stopped the job ({kind}: {exc})", touched=teller.touched
+        )
+    teller.finish()
+    return end
+
+
+def main() -> int:
+    """Entry of the worker process."""
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(name)s: %(message)s")
+    # Engines and tools must never write into the line of messages: it gets a descriptor of its own.
+    out = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    teller = LineTeller(out)
+
+    def on_term(_number: int, _frame: FrameType | None) -> None:
+        teller.cancel()
+
+    signal.signal(signal.SIGTERM, on_term)
+    order = msgspec.json.decode(sys.stdin.buffer.readline(), type=WorkOrder)
+    over = threading.Event()
+
+    def ticking() -> None:
+        while not over.wait(TICK_S):
+            teller.tick()
+
+    ticker = threading.Thread(target=ticking, name="ticker", daemon=True)
+    ticker.start()
+    end = work(order, teller)
+    over.set()
+    ticker.join()
+    out.write(encode_line(end))
+    out.flush()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
