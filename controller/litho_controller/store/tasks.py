@@ -72,6 +72,9 @@ class Figure(msgspec.Struct, frozen=True, kw_only=True):
 
 _FIELDS = tuple(field.name for field in msgspec.structs.fields(TaskRow))
 _MOVED = tuple(field.name for field in msgspec.structs.fields(Task))
+_HELD = sa.text("state IN ({})".format(", ".join(f"'{state.value}'" for state in State if state.on_node)))
+_MOST_NAMES = 1000
+"""Names that are put into one query; SQLite takes 32,766 parameters."""
 
 
 def parse_id(text: str) -> int | None:
@@ -113,13 +116,18 @@ async def find(
 ) -> list[TaskRow]:
     """Tasks, newest first."""
     query = sa.select(table).order_by(table.c.number.desc())
-    if nodes is not None:
+    if nodes is not None and len(nodes) <= _MOST_NAMES:
         query = query.where(table.c.node.in_(nodes))
+        nodes = None
     if states is not None:
         query = query.where(table.c.state.in_([state.value for state in states]))
-    if limit is not None:
+    if limit is not None and nodes is None:
         query = query.limit(limit)
-    return [_row(found) for found in (await conn.execute(query)).all()]
+    found = [_row(one) for one in (await conn.execute(query)).all()]
+    if nodes is not None:
+        wanted = set(nodes)
+        found = [row for row in found if row.node in wanted][:limit]
+    return found
 
 
 async def active(conn: AsyncConnection, node: str) -> TaskRow | None:
@@ -158,7 +166,9 @@ async def ended_sessions(conn: AsyncConnection) -> set[tuple[str, str]]:
 
 async def settle(conn: AsyncConnection, nodes: Sequence[str]) -> None:
     """Note that the nodes' tasks so far need not be told of any more."""
-    await conn.execute(sa.update(table).where(table.c.node.in_(nodes), ~table.c.settled).values(settled=True))
+    query = sa.update(table).where(table.c.node == sa.bindparam("b_node"), ~table.c.settled)
+    if nodes:
+        await conn.execute(query, [{"b_node": node, "settled": True} for node in nodes])
 
 
 async def write_figures(conn: AsyncConnection, figures: Sequence[Figure]) -> None:
@@ -177,8 +187,8 @@ async def write_figures(conn: AsyncConnection, figures: Sequence[Figure]) -> Non
     for values in (heard, moved):
         if values:
             # Only while the agent holds the task: a figure that comes after the end must not undo what the end says.
-            held = table.c.state.in_([state.value for state in State if state.on_node])
-            await conn.execute(sa.update(table).where(table.c.number == sa.bindparam("b_number"), held), values)
+            query = sa.update(table).where(table.c.number == sa.bindparam("b_number"), _HELD)
+            await conn.execute(query, values)
 
 
 def _values(row: TaskRow) -> dict[str, Any]:
