@@ -55,6 +55,7 @@ def run(site: Site, shape: Shape) -> None:
     demo_disk.make(source, site.root, shape)
     with demo_disk.attached(source) as one, demo_disk.attached(target, size=(shape.disk + 64) * MIB) as other:
         demo_disk.show_partitions(one)
+        site.show("library", "init", str(site.library))
         with site.controller():
             say("The controller runs: SQLite, a mosquitto child, a folder as library. Two nodes are defined")
             site.show("node", "add", "n01", "--mac", "52:54:00:00:00:01", "--group", "lab")
