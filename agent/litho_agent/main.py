@@ -25,7 +25,7 @@ from litho.errors import ConfigError, LithoError, UsageError
 from litho.job import Compression, EngineName, Fit, Job, OnBadSector, OnDirty
 from litho.library import parse_ref
 from litho.messages import Failed
-from litho_agent import boot, local, node
+from litho_agent import boot, finish, local, node, pulse
 from litho_agent.disks import choose, inventory, render
 from litho_agent.report.console import Console, JsonLines, plain
 
@@ -128,8 +128,9 @@ def _run(args: argparse.Namespace, show: Console | JsonLines) -> int:
     if settings.debug:
         logging.getLogger().setLevel(logging.DEBUG)
 
-    def go(terminate: asyncio.Event) -> Awaitable[int]:
-        return node.run(settings, show=show, terminate=terminate)
+    async def go(terminate: asyncio.Event) -> int:
+        async with pulse.beating(pulse.FILE if finish.in_rootimg() else None):
+            return await node.run(settings, show=show, terminate=terminate)
 
     return asyncio.run(_with_signals(go))
 
