@@ -1,8 +1,8 @@
 """The agent's pulse: a file that its event loop writes every few seconds, for the watchdog of the root image.
 
 An agent whose loop hangs writes nothing; one that waits for its controller, or whose worker copies, does. The watchdog
-(rootimg-build, `watch`) looks only at whether the content changes, so no clock is compared with another. Outside the root image nobody
-looks, and nothing is written.
+(rootimg-build, `watch`) looks only at whether the content changes, so no clock is compared with another. Outside the root image
+nobody looks, and nothing is written.
 """
 
 from __future__ import annotations
