@@ -1,0 +1,180 @@
+"""What the agent's two jobs call: the chunk engine in terms of stages, manifests and parts.
+
+A capture:
+
+    with ChunkCapture(stage) as chunks:
+        for ...:
+            saved = chunks.save(device, fs=..., size=..., suffix="sda1", ...)      # one a partition
+            parts.append(Part(number=..., start=..., size=..., fs=..., **saved.fields()))
+        chunks.finish()                                                            # then
+        stage.publish(manifest)
+
+A restore:
+
+    restored = restore_part(library, part, device, ...)
+
+The order `save`, `finish`, `publish` is what keeps a collector from taking packs away that the new version needs (see
+`litho.library.chunks.gc`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import msgspec
+
+from litho.library import files
+from litho.library.chunks import index as indexes
+from litho.library.chunks.gc import SUFFIX
+from litho.library.chunks.scrub import ENGINE, read_index
+from litho.library.chunks.store import ChunkStore
+from litho.library.chunks.writer import PACK_BYTES, ChunkWriter
+from litho.library.manifest import BadRange, FileRef, Part
+from litho.library.shelf import Library
+from litho.library.stage import Stage
+from litho_agent.chunk.capture import Saved, save_partition
+from litho_agent.chunk.crew import Cancelled, Tick
+from litho_agent.chunk.delta import Mode
+from litho_agent.chunk.readback import read_back, require_same
+from litho_agent.chunk.restore import Free, Restored, restore_partition
+from litho_agent.chunk.usage import used_map
+
+VERSION = "1"
+"""Of the engine, for the manifest."""
+
+
+class SavedPart(msgspec.Struct, frozen=True, kw_only=True):
+    """A saved partition, as the manifest tells of it."""
+
+    data: FileRef
+    used: int
+    chunk_root: str
+    chunk_stored: int
+    bad: tuple[BadRange, ...]
+    saved: Saved
+
+    def fields(self) -> dict[str, Any]:
+        """The arguments of `Part` that are the engine's to say."""
+        return {
+            "kind": "stream",
+            "engine": ENGINE,
+            "engine_version": VERSION,
+            "compression": "none",
+            "data": self.data,
+            "used": self.used,
+            "stream_bytes": self.data.bytes,
+            "stream_sha256": self.data.sha256,
+            "chunk_root": self.chunk_root,
+            "chunk_stored": self.chunk_stored,
+            "bad": self.bad,
+        }
+
+
+class ChunkCapture:
+    """The chunk engine for one capture. Use as a context manager; what was stored when it fails stays for the next attempt."""
+
+    def __init__(self, stage: Stage, *, pack_bytes: int = PACK_BYTES) -> None:
+        """Reads what the library has. Raises LibraryError."""
+        self._stage = stage
+        self._writer = ChunkWriter(ChunkStore(stage.library), pack_bytes=pack_bytes)
+        self._packs: set[bytes] = set()
+
+    def save(
+        self,
+        device: Path,
+        *,
+        fs: str,
+        size: int,
+        suffix: str,
+        level: int = 1,
+        on_bad_sector: Literal["stop", "continue"] = "stop",
+        tick: Tick = lambda *_: None,
+        cancelled: Cancelled = lambda: False,
+    ) -> SavedPart:
+        """Save a partition of `size` bytes and write its index, `<image>.v<n>-<suffix>.chunks`.
+
+        `tick` is told used bytes of this partition, and bytes written to packs since the capture began.
+        Raises DiskError, EngineError (the map of used blocks), LibraryError, CancelledError.
+        """
+        used = used_map(device, fs, size)
+        saved = save_partition(
+            device, used, self._writer, level=level, on_bad_sector=on_bad_sector, tick=tick, cancelled=cancelled
+        )
+        data = indexes.dump(saved.index)
+        name = f"{suffix}{SUFFIX}"
+        with self._stage.create(name) as file, files.telling(self._stage.library.root):
+            view = memoryview(data)
+            while view:
+                view = view[file.write(view) :]
+        self._packs.update(saved.index.packs)
+        return SavedPart(
+            data=FileRef(file=self._stage.file_name(name), bytes=len(data), sha256=hashlib.sha256(data).hexdigest()),
+            used=used.used,
+            chunk_root=saved.index.root.hex(),
+            chunk_stored=saved.stored,
+            bad=saved.bad,
+            saved=saved,
+        )
+
+    def finish(self) -> None:
+        """All partitions are saved: make every pack count, and stay. Raises LibraryError."""
+        self._writer.finish(list(self._packs))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._writer.close()
+
+
+def restore_part(
+    library: Library,
+    part: Part,
+    device: Path,
+    *,
+    mode: Mode = "auto",
+    free: Free = "keep",
+    verify_target: bool = False,
+    tick: Tick = lambda *_: None,
+    cancelled: Cancelled = lambda: False,
+) -> Restored:
+    """Restore a partition that the chunk engine saved; `Restored.root` is for the task's receipt.
+
+    With `verify_target` all of it is read back from the disk and compared. Starts at a random place, so that many nodes at once
+    do not all read the same pack. Raises IntegrityError, LibraryError, DiskError, CancelledError.
+    """
+    index = read_index(library, part)
+    restored = restore_partition(
+        device,
+        index,
+        ChunkStore(library),
+        mode=mode,
+        free=free,
+        begin=random.random(),  # noqa: S311 - spreads load, guards nothing
+        tick=tick,
+        cancelled=cancelled,
+    )
+    if verify_target:
+        require_same(device, index, read_back(device, index, cancelled=cancelled))
+    return restored
+
+
+def verify_part(
+    library: Library,
+    part: Part,
+    device: Path,
+    *,
+    tick: Tick = lambda *_: None,
+    cancelled: Cancelled = lambda: False,
+) -> str:
+    """The root hash of what lies on `device`, if it is what the image holds. Raises IntegrityError (code target-differs)."""
+    index = read_index(library, part)
+    found = read_back(device, index, tick=tick, cancelled=cancelled)
+    require_same(device, index, found)
+    return found.root

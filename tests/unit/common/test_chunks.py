@@ -1,0 +1,487 @@
+"""The chunk store's formats and its directory: what is written is read, and what is damaged is never believed."""
+
+import random
+import zlib
+from array import array
+from pathlib import Path
+
+import pytest
+import zstandard
+from blake3 import blake3
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from litho.errors import IntegrityError, LibraryError
+from litho.library import Library
+from litho.library.chunks import ChunkReader, ChunkStore, ChunkWriter, UsedMap, catalog, index, pack
+from litho.library.chunks.known import Known
+from litho.library.chunks.pack import Record
+from litho.library.chunks.reader import Locator, Wanted
+from litho.library.chunks.store import sort_names
+from litho.library.chunks.usedmap import units
+from litho.library.chunks.writer import Frame
+
+GRAIN = 4096
+PACK = bytes(range(16))
+extents = st.lists(st.tuples(st.integers(0, 200_000), st.integers(0, 30_000)), max_size=30)
+
+
+def digest(n: int) -> bytes:
+    return blake3(n.to_bytes(8, "little")).digest()
+
+
+def flips(data: bytes, count: int = 400):
+    """`data` with one bit flipped: every bit of a short one, `count` of a long one, the first 1024 bits always."""
+    rng = random.Random(7)  # noqa: S311  the same bits each time
+    total = len(data) * 8
+    places = range(total) if total <= 1024 + count else [*range(1024), *rng.sample(range(1024, total), count)]
+    for place in places:
+        changed = bytearray(data)
+        changed[place // 8] ^= 1 << place % 8
+        yield bytes(changed)
+
+
+# ---------------------------------------------------------------- used bytes
+
+
+@given(extents, st.integers(1, 150_000))
+def test_a_map_holds_exactly_the_bytes_that_it_was_given(given_extents, size):
+    used = UsedMap(given_extents, size)
+    wanted = {b for start, length in given_extents for b in range(start, min(size, start + length), 1)}
+    assert used.used == len(wanted)
+    last = -1
+    for extent in used:
+        assert extent.start > last
+        assert extent.size > 0
+        last = extent.end
+    low, high = size // 3, size
+    inside = sum(extent.size for extent in used.within(low, high))
+    assert inside == sum(1 for b in wanted if low <= b < high)
+    assert inside + sum(hole.size for hole in used.holes(low, high)) == high - low
+
+
+@given(extents, st.integers(1, 150_000))
+def test_a_map_comes_back_from_its_bytes(given_extents, size):
+    used = UsedMap(given_extents, size)
+    assert UsedMap.from_bytes(used.to_bytes(), size) == used
+
+
+@given(extents, st.integers(1, 150_000), st.integers(0, 9000))
+def test_what_is_read_in_one_go_covers_all_that_is_used_on_boundaries(given_extents, size, gap):
+    used = UsedMap(given_extents, size)
+    reads = used.merged(gap, 512)
+    for extent in reads:
+        assert extent.start % 512 == 0
+        assert extent.end % 512 == 0
+    for extent in used:
+        assert sum(e.size for e in reads.within(extent.start, extent.end)) == extent.size
+    ends = [(a.end, b.start) for a, b in zip(list(reads), list(reads)[1:], strict=False)]
+    assert all(start - end > gap for end, start in ends)
+
+
+@given(extents, st.integers(1, 150_000))
+def test_chunk_numbers_are_those_in_which_a_used_byte_lies(given_extents, size):
+    used = UsedMap(given_extents, size)
+    wanted = sorted({b // GRAIN for e in used for b in (*range(e.start, e.end, GRAIN), e.end - 1)})
+    numbers = used.chunks(GRAIN)
+    assert list(numbers) == wanted
+    slices = list(units(numbers, GRAIN, 4 * GRAIN))
+    assert [i for begin, end in slices for i in range(begin, end)] == list(range(len(numbers)))
+    assert all(len({numbers[i] // 4 for i in range(begin, end)}) == 1 for begin, end in slices)
+
+
+@pytest.mark.parametrize("data", [b"\0" * 16, array("Q", [5, 10, 10, 1]).tobytes(), array("Q", [0, 101]).tobytes()])
+def test_a_map_that_overlaps_is_empty_or_leaves_the_partition_is_refused(data):
+    with pytest.raises(IntegrityError):
+        UsedMap.from_bytes(data, 100)
+
+
+# ---------------------------------------------------------------- pack and its index
+
+
+def records(count: int) -> list[Record]:
+    made, at = [], pack.PACK_HEADER
+    for n in range(count):
+        record = Record(digest(n), at, 100 + n, 100 + n if n % 3 else 4096, n % 3 == 0, n * 7)
+        made.append(record)
+        at = record.end
+    return made
+
+
+@given(st.integers(0, 60))
+def test_a_pack_index_comes_back_from_its_bytes(count):
+    made = records(count)
+    size = made[-1].end if made else pack.PACK_HEADER
+    parsed = pack.parse_index(pack.dump_index(PACK, size, made), PACK)
+    assert parsed.size == size
+    assert list(parsed) == sorted(made)
+    for record in made:
+        assert parsed.find(record.digest) == record
+    assert parsed.find(digest(1000)) is None
+
+
+def test_every_flipped_bit_of_a_pack_index_is_found():
+    made = records(5)
+    data = pack.dump_index(PACK, made[-1].end, made)
+    for changed in flips(data, 10_000):
+        with pytest.raises(LibraryError):
+            pack.parse_index(changed, PACK)
+    for cut in range(len(data)):
+        with pytest.raises(LibraryError):
+            pack.parse_index(data[:cut], PACK)
+
+
+def test_an_index_with_records_outside_its_pack_is_refused_although_its_hash_is_right():
+    made = records(3)
+    for bad in (
+        made[0]._replace(offset=2),
+        made[0]._replace(length=0),
+        made[0]._replace(length=pack.MAX_CHUNK + 1),
+        made[2]._replace(offset=made[2].offset + 1),
+        made[1]._replace(stored=made[1].stored - 1),
+    ):
+        kept = [bad if record.digest == bad.digest else record for record in made]
+        with pytest.raises(IntegrityError):
+            pack.parse_index(pack.dump_index(PACK, made[-1].end, kept), PACK)
+    with pytest.raises(IntegrityError):
+        pack.parse_index(pack.dump_index(PACK, made[-1].end, [made[0], made[0]]), PACK)
+
+
+def test_every_flipped_bit_of_a_pack_header_and_of_a_frame_header_is_found():
+    for changed in flips(pack.pack_header(PACK), 10_000):
+        with pytest.raises(IntegrityError):
+            pack.check_pack_header(changed, PACK)
+    record = records(1)[0]
+    head = pack.frame_header(record)
+    assert pack.walk(head, record.offset) == record
+    assert all(pack.walk(changed, record.offset) != record for changed in flips(head, 10_000))
+
+
+# ---------------------------------------------------------------- index of an image
+
+
+def an_index(given_extents=((0, 20_000), (90_000, 9000)), size=100_000) -> index.Index:
+    used = UsedMap(given_extents, size)
+    numbers = used.chunks(GRAIN)
+    digests = b"".join(digest(n) for n in numbers)
+    pack_of = array("I", [index.ZEROS if n % 4 == 3 else n % 2 for n in range(len(numbers))])
+    return index.make(GRAIN, used, numbers, digests, pack_of=pack_of, packs=[PACK, PACK[::-1]])
+
+
+@given(extents, st.integers(1, 150_000))
+def test_an_index_comes_back_from_its_bytes(given_extents, size):
+    made = an_index(given_extents, size)
+    assert index.parse(index.dump(made), what="it", expect_root=made.root) == made
+
+
+def test_every_flipped_bit_of_an_index_is_found():
+    data = index.dump(an_index())
+    for changed in flips(data, 10_000):
+        with pytest.raises(LibraryError):
+            index.parse(changed, what="it")
+    for cut in range(0, len(data), 3):
+        with pytest.raises(LibraryError):
+            index.parse(data[:cut], what="it")
+
+
+def test_an_index_of_other_content_than_the_manifest_says_is_refused():
+    made = an_index()
+    with pytest.raises(IntegrityError, match="manifest"):
+        index.parse(index.dump(made), what="it", expect_root=digest(1))
+
+
+def test_the_root_tells_of_content_and_place_and_not_of_where_it_is_stored():
+    made = an_index()
+    elsewhere = index.make(
+        GRAIN,
+        made.used,
+        made.numbers,
+        made.digests,
+        pack_of=array("I", [0] * len(made.numbers)),
+        packs=[digest(3)[:16]],
+    )
+    assert elsewhere.root == made.root
+    assert an_index(((0, 20_001), (90_000, 9000))).root != made.root
+    assert an_index(size=100_001).root != made.root
+    other = bytearray(made.digests)
+    other[40] ^= 1
+    assert index.root(GRAIN, made.used, made.numbers, other) != made.root
+
+
+def test_an_index_that_names_a_pack_it_does_not_list_is_refused():
+    made = an_index()
+    wrong = index.make(
+        GRAIN, made.used, made.numbers, made.digests, pack_of=array("I", [7] * len(made.numbers)), packs=[PACK]
+    )
+    with pytest.raises(IntegrityError):
+        index.parse(index.dump(wrong), what="it")
+
+
+# ---------------------------------------------------------------- catalogs
+
+
+def catalog_of(packs: dict[bytes, list[int]]) -> catalog.Catalog:
+    made = []
+    for name, numbers in packs.items():
+        kept, at = [], pack.PACK_HEADER
+        for n in numbers:
+            kept.append(Record(digest(n), at, 10, 10, False, 0))
+            at = kept[-1].end
+        made.append(pack.parse_index(pack.dump_index(name, at, kept), name))
+    return catalog.of_packs(made)
+
+
+def test_a_catalog_names_the_packs_that_may_hold_a_chunk():
+    one, two = b"1" * 16, b"2" * 16
+    made = catalog_of({one: [1, 2, 3], two: [3, 4]})
+    again = catalog.parse(catalog.dump(made))
+    assert [list(again.candidates(digest(n))) for n in range(6)] == [[], [one], [one], [one, two], [two], []]
+
+
+def test_joined_catalogs_hold_what_is_alive_of_each_once():
+    one, two, three = b"1" * 16, b"2" * 16, b"3" * 16
+    first, second = catalog_of({one: [1, 2], two: [3]}), catalog_of({two: [3], three: [4]})
+    joined = catalog.join([first, second], {one, two, three})
+    assert len(joined) == 4
+    assert [list(joined.candidates(digest(n))) for n in (1, 3, 4)] == [[one], [two], [three]]
+    assert len(catalog.join([first, second], {three})) == 1
+
+
+def test_joining_in_slices_is_the_same_as_joining_at_once(monkeypatch):
+    packs = {bytes([n]) * 16: list(range(n * 50, n * 50 + 60)) for n in range(8)}
+    parts = [catalog_of({name: numbers}) for name, numbers in packs.items()]
+    at_once = catalog.join(parts, set(packs))
+    monkeypatch.setattr(catalog, "_LARGE", 10)
+    in_slices = catalog.join(parts, set(packs))
+    assert in_slices.entries == at_once.entries
+    assert list(in_slices.entries) == sorted(in_slices.entries)
+
+
+def test_every_flipped_bit_of_a_catalog_is_found():
+    data = catalog.dump(catalog_of({b"1" * 16: [1, 2, 3]}))
+    for changed in flips(data, 10_000):
+        with pytest.raises(IntegrityError):
+            catalog.parse(changed)
+
+
+# ---------------------------------------------------------------- the directory
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ChunkStore:
+    return ChunkStore(Library.create(tmp_path / "lib"))
+
+
+def content(n: int, size: int = GRAIN) -> bytes:
+    rng = random.Random(n)  # noqa: S311  the same bytes each time
+    return rng.randbytes(size) if n % 2 else (b"%d " % n * size)[:size]
+
+
+def frame(n: int, size: int = GRAIN) -> Frame:
+    data = content(n, size)
+    packed = zstandard.ZstdCompressor().compress(data)
+    return (
+        Frame(blake3(data).digest(), len(data), True, packed)
+        if n % 2 == 0
+        else Frame(blake3(data).digest(), len(data), False, data)
+    )
+
+
+def fill(store: ChunkStore, numbers, pack_bytes: int = 64 * 1024) -> dict[int, bytes]:
+    with ChunkWriter(store, pack_bytes=pack_bytes) as writer:
+        where = {n: writer.find(frame(n).digest) or writer.add([frame(n)])[0] for n in numbers}
+        writer.finish(list(where.values()))
+    return where
+
+
+def read(store: ChunkStore, n: int, hint: bytes) -> bytes:
+    into = bytearray(GRAIN)
+    with ChunkReader(Locator(store)) as reader:
+        reader.fetch([Wanted(frame(n).digest, hint, memoryview(into))])
+    return bytes(into)
+
+
+def test_chunks_come_back_as_they_were_stored(store):
+    where = fill(store, range(60))
+    assert len(set(where.values())) > 1
+    with ChunkReader(Locator(store)) as reader:
+        buffers = {n: bytearray(GRAIN) for n in where}
+        order = sorted(where, key=lambda n: (n * 37) % 60)
+        reader.fetch([Wanted(frame(n).digest, where[n], memoryview(buffers[n])) for n in order])
+    assert all(buffers[n] == content(n) for n in where)
+
+
+def test_what_the_library_has_is_found_by_the_next_capture_and_stored_once(store):
+    where = fill(store, range(40))
+    before = store.listing()
+    assert fill(store, range(40)) == where
+    assert store.listing().pack == before.pack
+    assert fill(store, range(20, 60))[20] == where[20]
+    assert sum(len(store.index(one)) for one in store.listing().live) == 60
+
+
+def test_one_chunk_twice_in_one_capture_is_stored_once(store):
+    with ChunkWriter(store) as writer:
+        first, second = writer.add([frame(1), frame(1)])
+        assert first == second == writer.find(frame(1).digest)
+        writer.finish([first])
+    assert len(store.index(first)) == 1
+
+
+def test_a_pack_that_was_not_sealed_counts_for_nothing(store):
+    writer = ChunkWriter(store)
+    writer.add([frame(1)])
+    assert store.listing().live == frozenset()
+    assert len(store.listing().unfinished) == 1
+    assert Known.load(ChunkStore(store.library)).find(frame(1).digest) is None
+    writer.close()
+    assert store.listing().unfinished == frozenset()
+    assert Known.load(ChunkStore(store.library)).find(frame(1).digest) is not None
+
+
+def test_every_kind_of_damage_to_a_pack_is_found_by_reading_it(store):
+    where = fill(store, range(6), pack_bytes=1 << 30)
+    (name,) = set(where.values())
+    path = store.path(name, "pack")
+    data = path.read_bytes()
+    rng = random.Random(3)  # noqa: S311  the same bits each time
+    places = [*range(0, pack.PACK_HEADER * 8, 5), *rng.sample(range(pack.PACK_HEADER * 8, len(data) * 8), 300)]
+    for place in places:
+        changed = bytearray(data)
+        changed[place // 8] ^= 1 << place % 8
+        path.write_bytes(changed)
+        found = 0
+        for n in where:
+            try:
+                assert read(store, n, name) == content(n)
+            except IntegrityError as exc:
+                assert name.hex() in exc.message
+                found += 1
+        assert found >= 1, place
+    path.write_bytes(data[: len(data) // 2])
+    with pytest.raises(IntegrityError):
+        read(store, max(where), name)
+
+
+def test_a_chunk_whose_pack_was_rewritten_is_found_in_the_new_one(store):
+    where = fill(store, [1, 2])
+    old = where[1]
+    with ChunkWriter(store, known=Known(store)) as writer:
+        writer.add([frame(1), frame(2)])
+        writer.finish(())
+    store.condemn(old)
+    assert store.doom(old)
+    assert read(ChunkStore(store.library), 1, old) == content(1)
+
+
+def test_a_chunk_that_is_nowhere_is_an_error_that_says_so(store):
+    where = fill(store, [1])
+    store.condemn(where[1])
+    assert store.doom(where[1])
+    with pytest.raises(IntegrityError, match="in no pack") as told:
+        read(store, 1, where[1])
+    assert told.value.code == "chunk-missing"
+
+
+def test_holding_brings_back_what_is_condemned_and_names_what_is_gone(store):
+    where = fill(store, range(40))
+    first, second = sorted(set(where.values()))[:2]
+    store.condemn(first)
+    assert first not in store.listing().live
+    assert store.hold([first, second]) == set()
+    assert first in store.listing().live
+    store.condemn(second)
+    assert store.doom(second)
+    assert store.hold([first, second]) == {second}
+    assert not store.doom(first)
+
+
+def test_a_capture_whose_chunks_were_deleted_meanwhile_fails(store):
+    where = fill(store, [1])
+    with ChunkWriter(store) as writer:
+        assert writer.find(frame(1).digest) == where[1]
+        store.condemn(where[1])
+        assert store.doom(where[1])
+        with pytest.raises(LibraryError) as told:
+            writer.finish([where[1]])
+    assert told.value.code == "chunks-gone"
+
+
+def test_a_pack_whose_file_is_gone_is_not_referred_to(store):
+    where = fill(store, [1])
+    store.path(where[1], "pack").unlink()
+    assert Known.load(store).find(frame(1).digest) is None
+    assert store.hold([where[1]]) == {where[1]}
+
+
+def test_a_damaged_pack_index_only_costs_space(store):
+    where = fill(store, [1])
+    path = store.path(where[1], "idx")
+    data = bytearray(path.read_bytes())
+    data[70] ^= 4
+    path.write_bytes(data)
+    again = ChunkStore(store.library)
+    where_now = fill(again, [1])
+    assert where_now[1] != where[1]
+    assert read(again, 1, where_now[1]) == content(1)
+
+
+def test_many_packs_get_a_catalog_and_a_damaged_one_is_left_out(store):
+    where = fill(store, range(300), pack_bytes=16 * 1024)
+    listing = store.listing()
+    assert len(listing.catalogs) == 1
+    (name,) = listing.catalogs
+    assert Known.load(ChunkStore(store.library)).find(frame(7).digest) == where[7]
+    path = store.path(name, "catalog")
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    assert Known.load(ChunkStore(store.library)).find(frame(7).digest) == where[7]
+
+
+def test_a_full_library_ends_a_capture_with_a_sentence(store, monkeypatch):
+    writer = ChunkWriter(store)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.writev", full)
+    with pytest.raises(LibraryError) as told:
+        writer.add([frame(1)])
+    assert told.value.code == "library-full"
+    monkeypatch.undo()
+    writer.close()
+
+
+def test_a_sync_that_fails_is_raised_at_the_end_and_its_pack_does_not_count(store, monkeypatch):
+    writer = ChunkWriter(store)
+    where = writer.add([frame(1)])
+
+    def fail(_):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("os.fsync", fail)
+    with pytest.raises(LibraryError) as told:
+        writer.finish(where)
+    assert told.value.code == "library-gone"
+    assert store.listing().live == frozenset()
+
+
+def test_names_in_the_directory_are_sorted_by_what_they_are():
+    name = "00" * 16
+    kinds = ["pack", "pack.part", "idx", "idx.condemned", "idx.doomed", "catalog"]
+    listing = sort_names([*(f"{name}.{kind}" for kind in kinds), "x.idx", f"{name}.idx.old", f"{name.upper()}A.pack"])
+    one = frozenset({bytes(16)})
+    assert listing.pack == listing.unfinished == listing.live == listing.condemned == listing.doomed == one
+    assert listing.catalogs == one
+    assert listing.other == {"x.idx", f"{name}.idx.old", f"{name.upper()}A.pack"}
+
+
+@settings(max_examples=25)
+@given(st.lists(st.integers(0, 50), max_size=40), st.integers(1, 6))
+def test_the_crc_in_a_record_is_that_of_the_stored_bytes(tmp_path_factory, numbers, size):
+    store = ChunkStore(Library.create(tmp_path_factory.mktemp("lib")))
+    where = fill(store, numbers, pack_bytes=size * 8192)
+    for n, name in where.items():
+        record = store.index(name).find(frame(n).digest)
+        assert record is not None
+        data = store.path(name, "pack").read_bytes()
+        assert zlib.crc32(data[record.offset + pack.FRAME_HEADER : record.end]) == record.crc
