@@ -31,7 +31,7 @@ class Target:
         try:
             self._fd = os.open(self._device, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as exc:
-            raise _no_disk(self._device, exc.strerror) from exc
+            raise _no_disk(self._device, exc.strerror or "no reason given") from exc
         if not stat.S_ISBLK(os.fstat(self._fd).st_mode):
             # partclone would fill an ordinary file of that name, in the memory of the root image.
             os.close(self._fd)

@@ -85,6 +85,12 @@ SIGNS = (
         hint="check the image with: litho image verify",
     ),
     Sign(
+        pattern=r"Input/output error|[Rr]ead.*sector|read error",
+        code="disk-io",
+        cause="the disk did not read or write all of it (I/O error)",
+        hint="look at the node's kernel log and the disk's SMART values",
+    ),
+    Sign(
         pattern=r"read ERROR:",
         code="bad-stream",
         cause="the stream ended early, and the target is half written",
@@ -95,12 +101,6 @@ SIGNS = (
         code="bad-stream",
         cause="the stream is damaged, and the target is half written",
         hint="check the image with: litho image verify",
-    ),
-    Sign(
-        pattern=r"Input/output error|[Rr]ead.*sector|read error",
-        code="disk-io",
-        cause="the disk did not read or write all of it (I/O error)",
-        hint="look at the node's kernel log and the disk's SMART values",
     ),
     Sign(
         pattern=r"open \S+ error|No such (?:file or directory|device)",
