@@ -19,6 +19,7 @@ The traps, each measured on Linux 6.18 with loop devices:
   would wait for our own lock for ever.
 * BLKRRPART by another process (`blockdev --rereadpt`) claims the disk and gets EBUSY from our own claim; it must be
   the ioctl on the very descriptor that holds the claim: `Hold.fd`.
+* A write-protected disk opens for writing without complaint; only the first write fails (EPERM). So the flag is asked for.
 * A claim needs no write access: a capture opens its source read-only and holds it all the same."""
 
 from __future__ import annotations
@@ -100,6 +101,10 @@ def held(disk: Disk | Path, *, write: bool, patience_s: float = _PATIENCE_S) -> 
     try:
         if not stat.S_ISBLK(os.fstat(fd).st_mode):
             raise DiskError(f"{path} is not a block device", code="disk-missing")
+        if write and _read_only(fd):
+            raise RefusedError(
+                f"{path} is write-protected", hint="lift the protection with `blockdev --setrw`", code="disk-read-only"
+            )
         _lock(fd, path, patience_s)
         hold = Hold(path, fd, writable=write)
         yield hold
@@ -150,6 +155,11 @@ def _told(exc: OSError, path: Path) -> DiskError | RefusedError:
         )
     code = "no-medium" if exc.errno == errno.ENOMEDIUM else "disk-missing"
     return DiskError(f"{path} cannot be opened: {exc.strerror}", code=code)
+
+
+def _read_only(fd: int) -> bool:
+    blkroget = 0x125E
+    return int.from_bytes(fcntl.ioctl(fd, blkroget, bytes(4)), "little") != 0
 
 
 def _partitions(path: Path) -> list[Path]:

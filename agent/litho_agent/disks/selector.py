@@ -112,7 +112,7 @@ def _term(word: str, whole: str) -> Term:
     key, equals, value = word.partition("=")
     value = value.strip()
     if not equals:
-        if _NAME.fullmatch(word):
+        if _NAME.fullmatch(word) and word not in ("serial", "wwn", "model", "size", "transport"):
             return Term("name", word)
         raise _bad(word, whole)
     if not value or not value.isprintable():
