@@ -40,7 +40,7 @@ class Requests:
 
         Raises UsageError, NotFoundError, RefusedError or LibraryError when the image named is at fault, or the options are.
         """
-        tasks = self._tasks
+        tasks, names = self._tasks, list(dict.fromkeys(names))
         async with tasks.images:
             async with tasks.store.read() as conn:
                 known = {node.name: node for node in await nodes.get(conn, names)}
