@@ -13,6 +13,7 @@ import subprocess
 import threading
 from pathlib import Path
 from types import TracebackType
+from typing import IO
 
 from litho import process
 from litho.errors import EngineError
@@ -70,16 +71,13 @@ class Child:
         self.fraction: float | None = None
         self._said: list[Words] = []
         self._drains: list[threading.Thread] = []
-        stream = self._process.stdin if reads else self._process.stdout
-        assert stream is not None and self._process.stderr is not None and self._process.stdout is not None  # noqa: S101  PIPE was asked for
-        # From here on the descriptor belongs to the stage that uses it, which closes it.
-        self._fd = os.dup(stream.fileno())
-        stream.close()
+        self._fd = _taken(self._process.stdin if reads else self._process.stdout)
+        """Belongs to the stage that uses it, which closes it."""
         with contextlib.suppress(OSError):
             fcntl.fcntl(self._fd, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
-        self._drain(self._process.stderr.fileno())
+        self._drain(_taken(self._process.stderr))
         if reads:
-            self._drain(self._process.stdout.fileno())
+            self._drain(_taken(self._process.stdout))
 
     def read_into(self, view: memoryview) -> int:
         """Fill `view` from the stream; fewer bytes only at its end, then the stream is closed."""
@@ -140,10 +138,9 @@ class Child:
                 code="engine-hangs",
             )
 
-    def _drain(self, pipe: int) -> None:
+    def _drain(self, fd: int) -> None:
         words = Words()
         self._said.append(words)
-        fd = os.dup(pipe)
         thread = threading.Thread(target=self._listen, args=(fd, words), name=f"words-{self.name}", daemon=True)
         self._drains.append(thread)
         thread.start()
@@ -161,3 +158,12 @@ class Child:
                     self.fraction = said
         finally:
             os.close(fd)
+
+
+def _taken(stream: IO[bytes] | None) -> int:
+    """The descriptor under `stream`, which the caller closes."""
+    if stream is None:
+        raise EngineError("a program was started without the pipes that it needs")
+    fd = os.dup(stream.fileno())
+    stream.close()
+    return fd
