@@ -44,7 +44,7 @@ def attached(image: Path, *, size: int | None = None) -> Iterator[Path]:
     if size is not None:
         with image.open("ab") as file:
             file.truncate(size)
-    disk = Path(process.run(["losetup", "--find", "--show", image]).out.strip())
+    disk = Path(process.run(["losetup", "--find", "--show", image], doing=f"attaching {image.name}").out.strip())
     try:
         yield disk
     finally:
@@ -87,7 +87,7 @@ def make(image: Path, work: Path, shape: Shape) -> None:
         f"size={shape.swap}MiB, type=82\n"
     )
     with attached(image, size=shape.disk * MIB) as disk:
-        process.run(["sfdisk", "--quiet", disk], stdin=table.encode())
+        process.run(["sfdisk", "--no-reread", "--no-tell-kernel", disk], stdin=table.encode(), doing="making the table")
         # Boot code before the first partition, so that its way through an image can be seen.
         with disk.open("r+b") as raw:
             raw.write(b"LITHOGRAPH DEMO BOOT CODE".ljust(440, b"\x90"))
