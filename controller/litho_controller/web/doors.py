@@ -14,6 +14,11 @@ from aiohttp import web
 
 from litho.errors import LithoError, RefusedError
 
+ORDINARY_LINE = 8190
+"""Bytes of a request's first line."""
+LONGEST_RANGE = 4 * 1024 * 1024
+"""The same for commands: the longest noderange, each character written as %XX at most."""
+
 
 def open_tcp(host: str, port: int) -> socket.socket:
     """A listening TCP socket. Raises RefusedError when the port is taken, LithoError."""
@@ -71,7 +76,9 @@ def _answers(path: Path) -> bool:
 
 async def serve(app: web.Application, listener: socket.socket) -> web.AppRunner:
     """Answer on `listener` until the runner that is returned is cleaned up."""
-    runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
+    # A noderange travels in the request's first line, and may name every node there is; from nodes nothing long comes.
+    longest = LONGEST_RANGE if listener.family == socket.AF_UNIX else ORDINARY_LINE
+    runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0, max_line_size=longest)
     await runner.setup()
     await web.SockSite(runner, listener).start()
     return runner
