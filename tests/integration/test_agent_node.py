@@ -84,9 +84,12 @@ async def broker(tmp_path):
 
 async def test_a_capture_goes_from_claim_to_reboot_and_every_word_arrives_once_and_in_order(bench, broker):
     order = an_order(bench.library, broker.port)
-    move = ScriptedMove()
+    move = ScriptedMove(hold=True)
     async with ClaimServer(granted(order)) as server, beside(Controller(order, broker.port)) as controller:
-        assert await bench.agent(server.url, move) == 0
+        agent = asyncio.create_task(bench.agent(server.url, move))
+        await until(lambda: len(controller.reports) >= 2)
+        move.go.set()
+        assert await asyncio.wait_for(agent, 15) == 0
         await until(lambda: not controller.statuses[-1].online)
 
     assert server.paths == ["POST /v1/claim HTTP/1.1"]
