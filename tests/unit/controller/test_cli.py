@@ -603,7 +603,7 @@ def test_every_help_has_an_example_of_the_command_itself(path, command):
     for example in examples:
         assert tuple(example.split()[: len(path)]) == path
         words = shlex.split(example)[1:]
-        found, context = app.root, click.Context(app.root, info_name="litho")
+        found, context = app.root, click.Context(app.root, info_name="litho", **app.root.context_settings)
         while isinstance(found, click.Group):
             found = found.get_command(context, words.pop(0))
             assert found is not None
