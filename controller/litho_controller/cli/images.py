@@ -53,9 +53,8 @@ def ls(session: Session, as_json: bool) -> None:
             mark = f"{one.version}{'*' if one.current else ' '}"
             rows.append((one.image, mark, one.created, *counts, one.node, one.os, labels))
     numbers = ("USED", "STORED", "PARTS")
-    session.console.print(
-        render.table(("IMAGE", "VERSION", "CREATED", *numbers, "NODE", "OS", "LABELS"), rows, right=numbers)
-    )
+    headers = ("IMAGE", "VERSION", "CREATED", *numbers, "NODE", "OS", "LABELS")
+    session.print_table(render.Grid(headers=headers, rows=rows, right=numbers))
 
 
 @image.command()
@@ -103,9 +102,8 @@ def show(session: Session, ref: str, as_json: bool) -> None:
         for part in manifest.parts
     ]
     numbers = ("PART", "SIZE", "USED", "STORED")
-    session.console.print(
-        render.table(("PART", "KIND", "FS", "LABEL", "ENGINE", "SIZE", "USED", "STORED", "FILE"), rows, right=numbers)
-    )
+    headers = ("PART", "KIND", "FS", "LABEL", "ENGINE", "SIZE", "USED", "STORED", "FILE")
+    session.print_table(render.Grid(headers=headers, rows=rows, right=numbers))
 
 
 @image.command()

@@ -73,7 +73,8 @@ def ls(session: Session, range_: str, as_json: bool) -> None:
         )
         for one in answer.nodes
     ]
-    session.console.print(render.table(("NODE", "GROUPS", "MAC", "ARCH", "STATE", "TASK", "ONLINE", "STATUS"), rows))
+    headers = ("NODE", "GROUPS", "MAC", "ARCH", "STATE", "TASK", "ONLINE", "STATUS")
+    session.print_table(render.Grid(headers=headers, rows=rows))
 
 
 @node.command()

@@ -1,4 +1,4 @@
-"""Numbers, times and rows as text for people. Pure, but for the tables that rich draws.
+"""Numbers, times and rows as text for people. Pure.
 
 Whatever came from a node or a disk (labels, reasons, names of models) is shown without control characters, so that it cannot
 move the cursor or colour the screen.
@@ -9,6 +9,8 @@ from __future__ import annotations
 import datetime
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from litho.task import State
 from litho_controller.api import TaskView
@@ -103,42 +105,67 @@ def image_of(task: TaskView) -> str:
     return f"{task.image}:{task.version}" if task.version else task.image
 
 
-def table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[str] = ()) -> Table:
-    """A table without lines; the columns named in `right` hold numbers."""
-    from rich.table import Table  # noqa: PLC0415 - only when a table is drawn
+class Grid(msgspec.Struct, frozen=True, kw_only=True):
+    """A table: what stands where, before it is drawn."""
+
+    headers: tuple[str, ...]
+    rows: Sequence[tuple[str, ...]]
+    right: tuple[str, ...] = ()
+    """Columns that hold numbers."""
+    styles: tuple[str, ...] = ()
+    """Colour of each row's last cell, on a terminal."""
+
+
+def plain(grid: Grid) -> str:
+    """The table as lines of aligned columns, however wide they become: for files, pipes, and thousands of rows."""
+    rows = [grid.headers, *(tuple(clean(cell) for cell in row) for row in grid.rows)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(grid.headers))]
+    right = [header in grid.right for header in grid.headers]
+    lines = []
+    for row in rows:
+        cells = zip(row, widths, right, strict=True)
+        lines.append("  ".join(cell.rjust(width) if to_right else cell.ljust(width) for cell, width, to_right in cells))
+    return "".join(line.rstrip() + "\n" for line in lines)
+
+
+def drawn(grid: Grid) -> Table:
+    """The table for a terminal: long cells are folded, the last column may be coloured."""
+    from rich.table import Table  # noqa: PLC0415 - only on a terminal
     from rich.text import Text  # noqa: PLC0415 - the same
 
-    drawn = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for header in headers:
-        drawn.add_column(
-            header, justify="right" if header in right else "left", overflow="fold", no_wrap=header in right
-        )
-    for row in rows:
-        drawn.add_row(*(Text(clean(cell)) for cell in row))
-    return drawn
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for header in grid.headers:
+        to_right = header in grid.right
+        table.add_column(header, justify="right" if to_right else "left", overflow="fold", no_wrap=to_right)
+    for row, style in zip(grid.rows, grid.styles or [""] * len(grid.rows), strict=True):
+        *cells, last = (clean(cell) for cell in row)
+        table.add_row(*(Text(cell) for cell in cells), Text(last, style=style))
+    return table
 
 
-def tasks_table(tasks: Iterable[TaskView], now: float) -> Table:
+def tasks_grid(tasks: Iterable[TaskView], now: float) -> Grid:
     """Tasks with their bytes, rate and time."""
-    from rich.text import Text  # noqa: PLC0415 - only when a table is drawn
-
-    numbers = ("%", "MOVED", "STORED", "RATE", "TIME")
-    drawn = table(("TASK", "NODE", "ACTION", "IMAGE", *numbers, "STATE"), (), right=numbers)
+    rows, styles = [], []
     for task in tasks:
         seconds = seconds_of(task, now)
-        cells = (
-            task.id,
-            task.node,
-            task.action,
-            image_of(task),
-            str(100 if task.state is State.SUCCEEDED else task.percent),
-            size(task.done) if task.done else "",
-            size(task.stored) if task.stored else "",
-            rate(rate_of(task, now)),
-            duration(seconds) if seconds is not None else "",
+        styles.append(COLOURS[task.state])
+        rows.append(
+            (
+                task.id,
+                task.node,
+                task.action,
+                image_of(task),
+                str(100 if task.state is State.SUCCEEDED else task.percent),
+                size(task.done) if task.done else "",
+                size(task.stored) if task.stored else "",
+                rate(rate_of(task, now)),
+                duration(seconds) if seconds is not None else "",
+                outcome(task),
+            )
         )
-        drawn.add_row(*(Text(clean(cell)) for cell in cells), Text(outcome(task), style=COLOURS[task.state]))
-    return drawn
+    numbers = ("%", "MOVED", "STORED", "RATE", "TIME")
+    headers = ("TASK", "NODE", "ACTION", "IMAGE", *numbers, "STATE")
+    return Grid(headers=headers, rows=rows, right=numbers, styles=tuple(styles))
 
 
 def facts(pairs: Iterable[tuple[str, str]]) -> str:

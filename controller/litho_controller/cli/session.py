@@ -8,21 +8,22 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
 
 from litho_controller import config
+from litho_controller.cli import render
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from litho_controller.client import Client
 
-F = TypeVar("F", bound=Callable[..., Any])
+LONG_TABLE = 1000
+"""Rows; drawing ten thousand takes seconds."""
 
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print the answer as JSON: an object, or a list of them."
@@ -51,11 +52,17 @@ class Session:
 
     @functools.cached_property
     def console(self) -> Console:
-        """Standard output, for tables and bars."""
-        from rich.console import Console  # noqa: PLC0415 - the xCAT names and `--json` do without it
+        """The terminal, for tables and bars."""
+        from rich.console import Console  # noqa: PLC0415 - only on a terminal
 
-        # What goes into a file or a pipe is not cut to the width of a terminal that is not there.
-        return Console(width=None if sys.stdout.isatty() else 1000, highlight=False, markup=False, emoji=False)
+        return Console(highlight=False, markup=False, emoji=False)
+
+    def print_table(self, grid: render.Grid) -> None:
+        """A table on standard output: drawn on a terminal, plain elsewhere (and when it is too long to be looked at)."""
+        if sys.stdout.isatty() and len(grid.rows) <= LONG_TABLE:
+            self.console.print(render.drawn(grid))
+        else:
+            click.echo(render.plain(grid), nl=False)
 
 
 pass_session = click.make_pass_decorator(Session)

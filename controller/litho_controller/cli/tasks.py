@@ -45,7 +45,7 @@ def ls(session: Session, *, node: str, state: str, active: bool, limit: int, as_
     if as_json:
         print_json(answer.tasks)
     else:
-        session.console.print(render.tasks_table(answer.tasks, time.time()))
+        session.print_table(render.tasks_grid(answer.tasks, time.time()))
 
 
 @task.command()

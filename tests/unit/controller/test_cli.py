@@ -310,12 +310,20 @@ def in_terminal(*words):
     done = subprocess.run(
         [sys.executable, "-c", program, *words],
         stdin=subprocess.DEVNULL,
+        env=os.environ | {"COLUMNS": "200", "TERM": "xterm"},
         capture_output=True,
         text=True,
         timeout=60,
         check=True,
     )
     return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", done.stdout)
+
+
+def test_on_a_terminal_tables_are_drawn_and_foreign_words_cannot_colour_them(daemon):
+    daemon["GET /v1/nodes"] = api.NodeList(nodes=(msgspec.structs.replace(N01, status="[red]evil[/red]\x1b[2J"),))
+    daemon["GET /v1/tasks"] = api.TaskList(tasks=(RUNNING, FAILED))
+    assert "[red]evil[/red]" in in_terminal("node", "ls")
+    assert "failed: sda1 is damaged" in " ".join(in_terminal("task", "ls").split())
 
 
 def test_watch_as_json_prints_only_how_it_ended(daemon, litho):
