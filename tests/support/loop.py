@@ -38,6 +38,8 @@ def loop_disk(image: Path, *, size: int | None = None, sector_size: int = 512) -
         time.sleep(0.05 * (attempt + 1))
     assert done.returncode == 0, done.stderr
     disk = Path(done.stdout.strip())
+    # A read-only flag that a killed test set on this device before outlives the file behind it.
+    subprocess.run(["blockdev", "--setrw", str(disk)], capture_output=True, check=False)
     try:
         yield disk
     finally:
