@@ -78,7 +78,10 @@ def show(session: Session, ref: str, as_json: bool) -> None:
         ("image", f"{manifest.image}:{manifest.version}"),
         ("created", f"{manifest.created} by {manifest.software}"),
         ("node", manifest.node),
-        ("disk", f"{manifest.disk_name}, {render.size(disk.size)}, {disk.model} {disk.serial}"),
+        (
+            "disk",
+            ", ".join(word for word in (manifest.disk_name, render.size(disk.size), disk.model, disk.serial) if word),
+        ),
         ("table", manifest.table),
         ("system", f"{manifest.os.distro} {manifest.os.arch}".strip()),
         ("used", render.size(manifest.used)),

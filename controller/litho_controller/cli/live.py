@@ -123,10 +123,10 @@ def end_lines(task: TaskView) -> list[str]:
     seconds = render.seconds_of(task, now) or 0.0
     pace = render.rate(render.rate_of(task, now))
     paced = f" ({pace})" if pace else ""
-    stored = "stored" if task.action == "capture" else "read"
+    way = "stored in" if task.action == "capture" else "read from"
     lines = [
         f"{what} succeeded: {render.size(task.done)} in {render.duration(seconds)}{paced}, "
-        f"{render.size(task.stored)} {stored} in the library"
+        f"{render.size(task.stored)} {way} the library"
     ]
     notes = (task.result or {}).get("notes") or ()
     lines.extend(f"{task.node}: note: {render.clean(str(note))}" for note in notes)

@@ -440,7 +440,7 @@ def test_image_ls_and_show(daemon, litho):
     out = litho("image ls")[1]
     assert "2*" in out and "a=b" in out and "unreadable: its manifest is damaged" in out
     out = litho("image show golden")[1]
-    assert "QEMU [red] S1" in out and "golden.v2-sda1.partclone.zst" in out and "swap" in out
+    assert "sda, 8.0 GiB, QEMU [red], S1" in out and "golden.v2-sda1.partclone.zst" in out and "swap" in out
     assert msgspec.json.decode(litho("image show golden --json")[1], type=Manifest) == MANIFEST
 
 
