@@ -10,6 +10,7 @@ Commands are returned as argument lists with the exit codes that count as good, 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import select
@@ -22,6 +23,7 @@ import msgspec
 from litho import process
 from litho.errors import DiskError
 from litho.process import Argv
+from litho_agent.disks.hold import Hold
 
 SWAP = "swap"
 _MAX_VALUE = 256
@@ -199,6 +201,8 @@ class Check(msgspec.Struct, frozen=True):
 
     argv: tuple[str, ...]
     ok: tuple[int, ...] = (0,)
+    claims: bool = False
+    """It insists on opening the device exclusively; on a held disk it has to be lent."""
 
 
 def checker(device: Path, fs: str) -> Check | None:
@@ -209,7 +213,8 @@ def checker(device: Path, fs: str) -> Check | None:
         "ext3": ("e2fsck", "-f", "-n", node),
         "ext4": ("e2fsck", "-f", "-n", node),
         "xfs": ("xfs_repair", "-n", node),
-        "btrfs": ("btrfs", "check", "--readonly", node),
+        # --force: no exclusive open, which the hold on the disk would forbid; it still only reads.
+        "btrfs": ("btrfs", "check", "--readonly", "--force", node),
         "vfat": ("fsck.fat", "-n", node),
         "exfat": ("fsck.exfat", "-n", node),
         "ntfs": ("ntfsfix", "--no-action", node),
@@ -217,18 +222,19 @@ def checker(device: Path, fs: str) -> Check | None:
         "swap": ("swaplabel", node),
     }
     argv = checks.get(fs)
-    return Check(argv) if argv else None
+    return Check(argv, claims=fs == "f2fs") if argv else None
 
 
-def prove(device: Path, fs: str) -> bool:
+def prove(device: Path, fs: str, *, hold: Hold | None = None) -> bool:
     """Check the file system `fs` on `device`. True when it is clean, False when there is no program to ask for it.
 
-    Raises DiskError when the program found something, EngineError when it did not run.
+    `hold` is what holds its disk, if anything does. Raises DiskError when the program found something.
     """
     check = checker(device, fs)
     if check is None or process.which(check.argv[0]) is None:
         return False
-    done = process.run(check.argv, ok=range(256), timeout_s=3600, doing=f"checking {device}")
+    with hold.lend(device) if check.claims and hold is not None else contextlib.nullcontext():
+        done = process.run(check.argv, ok=range(256), timeout_s=3600, doing=f"checking {device}")
     if done.code not in check.ok:
         raise DiskError(
             f"the {fs} on {device} is not clean: {process.told(check.argv, done.code)} ({done.last_words})",
