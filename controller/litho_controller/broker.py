@@ -117,18 +117,29 @@ class EmbeddedBroker:
         self._write(text.PASSWORDS, self._passwords.text(self._accounts))
         self._child = await process.start_async(self._argv(), stderr=asyncio.subprocess.PIPE)
         self._reader = asyncio.create_task(self._read(self._child), name="broker log")
+        ended = asyncio.create_task(self._child.wait(), name="broker end")
         try:
             async with asyncio.timeout(READY_S):
-                while not await self._answers():
-                    if self._child.returncode is not None:
-                        await self._reader
-                        raise self._failed(self._child.returncode)
+                while not await self._answers_before(ended):  # noqa: ASYNC110 - what is waited for is another process
                     await asyncio.sleep(0.01)
         except TimeoutError:
             await process.end(self._child, grace_s=1.0)
             raise UnreachableError(
                 f"the broker does not answer on {self._host} port {self.port}{self._last_words()}"
             ) from None
+
+    async def _answers_before(self, ended: asyncio.Task[int]) -> bool:
+        """Ask once; raise EngineError or UnreachableError when the child has ended, whoever else answers on its port."""
+        probe = asyncio.create_task(self._answers(), name="broker probe")
+        try:
+            await asyncio.wait({probe, ended}, return_when=asyncio.FIRST_COMPLETED)
+            if not ended.done():
+                return probe.result()
+        finally:
+            probe.cancel()
+        if self._reader is not None:
+            await self._reader
+        raise self._failed(ended.result())
 
     def _argv(self) -> list[str]:
         argv = ["env", "-C", str(self._directory), "setpriv"]

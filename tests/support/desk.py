@@ -10,6 +10,7 @@ from pathlib import Path
 from litho.library import Library, Owner, Stage
 from litho.library.manifest import Manifest
 from litho.messages import (
+    Broker,
     ClaimRequest,
     DiskFacts,
     EventBody,
@@ -68,6 +69,7 @@ class Lab:
             heartbeat_s=10,
             progress_s=2,
             url="http://c:3080",
+            brokers=(Broker(host="c"),),
         )
         self.tasks = Tasks(store, self.library, self.boot, installation, bus=self.bus, access=self.access, clock=clock)
         self.requests = Requests(self.tasks)
