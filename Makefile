@@ -6,7 +6,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMPS := $(VENV)/.stamps
 
-.PHONY: demo test lint bench lock setup clean
+.PHONY: demo test lint bench rootimg e2e lock setup clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -24,6 +24,12 @@ lint: setup ## ruff, mypy, import contracts
 bench: setup ## side by side with the bare pipes
 	$(BIN)/python -m bench
 
+rootimg: setup ## kernel, initrd and root image of the nodes, in build/rootimg
+	$(BIN)/python -m litho_rootimg
+
+e2e: rootimg ## nodes in QEMU boot over the network, are captured and restored; arguments in E2E go to pytest
+	$(BIN)/pytest tests/e2e $(E2E)
+
 setup: $(STAMPS)/python ## packages and the virtual environment
 
 $(STAMPS)/apt: apt-packages.txt
@@ -38,4 +44,4 @@ lock: setup ## renew requirements/*.lock from pyproject.toml
 	scripts/lock $(BIN)/uv
 
 clean: ## remove what was built here
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*
+	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*
