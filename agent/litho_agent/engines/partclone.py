@@ -17,6 +17,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import msgspec
+
+from litho.errors import EngineError
 from litho.process import Argv
 from litho_agent.engines.base import Sign, Source, Verdict, fault, unproven
 from litho_agent.engines.tail import TAIL_BYTES
@@ -116,6 +119,12 @@ SIGNS = (
 )
 
 
+def failed(doing: str, verdict: Verdict) -> EngineError:
+    """The error of a partclone that failed while `doing`. Its closing line says only that it failed, so it is not quoted."""
+    words = re.sub(r"Partclone fail, please check .*", "", verdict.words)
+    return fault("partclone", doing, msgspec.structs.replace(verdict, words=words), SIGNS)
+
+
 class Partclone:
     """The engine of choice for every file system that it knows."""
 
@@ -165,7 +174,7 @@ class Partclone:
 
     def _judge(self, doing: str, verdict: Verdict) -> None:
         if verdict.code != 0 or "Partclone fail" in verdict.words:
-            raise fault(self.name, doing, verdict, SIGNS)
+            raise failed(doing, verdict)
         if _DONE.search(verdict.words) is None:
             raise unproven(
                 self.name, doing, f"never said that it had succeeded ({verdict.last_words or 'it said nothing'})"

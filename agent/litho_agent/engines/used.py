@@ -17,8 +17,8 @@ import msgspec
 
 from litho import process
 from litho.errors import EngineError
-from litho_agent.engines.base import Verdict, fault
-from litho_agent.engines.partclone import PROGRAMS, SIGNS
+from litho_agent.engines.base import Verdict
+from litho_agent.engines.partclone import PROGRAMS, failed
 
 _EXT = frozenset({"ext2", "ext3", "ext4"})
 _LINE = re.compile(r"0x([0-9A-Fa-f]{1,16})\s+0x([0-9A-Fa-f]{1,16})\s+([+?])")
@@ -57,7 +57,7 @@ def used_extents(device: Path, fs: str) -> tuple[Extent, ...] | None:
     argv = (program, "-q", "-D", "-s", device, "-o", "-", "-L", "/dev/null")
     done = process.run(argv, ok=range(-64, 256), doing=doing, timeout_s=600)
     if done.code != 0 or "Partclone successfully mapped" not in done.err:
-        raise fault("partclone", doing, Verdict(code=done.code, words=done.err, stream_bytes=len(done.out)), SIGNS)
+        raise failed(doing, Verdict(code=done.code, words=done.err, stream_bytes=len(done.out)))
     return parse_domain_log(done.out)
 
 

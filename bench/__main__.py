@@ -1,0 +1,27 @@
+"""`python -m bench [NAME]`: run all measurements, or one of them. Each has options: `python -m bench overhead --help`."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from bench import overhead
+
+BENCHES = {"overhead": overhead.main}
+
+
+def main(argv: list[str]) -> int:
+    """Run what `argv` names; the exit code is not 0 when a goal was missed."""
+    if os.geteuid() != 0:
+        print("the measurements use loop devices and need root", file=sys.stderr)
+        return 2
+    if argv and argv[0] in BENCHES:
+        return BENCHES[argv[0]](argv[1:])
+    if argv and not argv[0].startswith("-"):
+        print(f"there is no measurement {argv[0]!r}; there are: {', '.join(BENCHES)}", file=sys.stderr)
+        return 2
+    return max(run(argv) for run in BENCHES.values())
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
