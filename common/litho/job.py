@@ -45,7 +45,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     skip_unknown: bool = False
     """Capture: leave out partitions on which no known file system lies (their place in the table stays)."""
     allow: tuple[Short, ...] = ()
-    """Guards that the task lifts, by the name that the guard's refusal gives: `mounted`, `removable`, `held`, ..."""
+    """Guards that the task lifts, by the name that the guard's refusal gives: `removable`, `lvm`, `raid`, ..."""
     vcl_markers: bool = False
     """Capture: write `<image>.img.capturedone` or `.capturefailed` beside the image, for Apache VCL."""
     labels: dict[Short, Short] = {}
