@@ -32,7 +32,7 @@ from litho.library.chunks.writer import ChunkWriter, Frame
 from litho.library.manifest import BadRange
 from litho_agent.chunk import crew
 from litho_agent.chunk.crew import Cancelled, Count, Tick
-from litho_agent.chunk.device import PAGE, Buffer, Device, UnreadableError
+from litho_agent.chunk.device import PAGE, Device, UnreadableError, page_buffer
 
 READ_GAP = 128 * 1024
 """Unused bytes between used ones that are read along rather than split a read."""
@@ -124,8 +124,8 @@ class _Job:
     def worker(self) -> Iterator[Callable[[tuple[int, int]], None]]:
         """One thread's buffer and compressor."""
         packer = zstandard.ZstdCompressor(level=self._level) if self._level else None
-        with Buffer(max(UNIT, self._grain)) as view:
-            yield lambda unit: self._save(unit, view, packer)
+        view = page_buffer(max(UNIT, self._grain))
+        yield lambda unit: self._save(unit, view, packer)
 
     def _save(self, unit: tuple[int, int], view: memoryview, packer: zstandard.ZstdCompressor | None) -> None:
         begin, end = unit

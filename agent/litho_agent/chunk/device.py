@@ -33,23 +33,9 @@ class UnreadableError(DiskError):
     default_code = "disk-io"
 
 
-class Buffer:
-    """Page-aligned memory for one worker."""
-
-    def __init__(self, size: int) -> None:
-        self._map = mmap.mmap(-1, size)
-        self.view = memoryview(self._map)
-
-    def close(self) -> None:
-        """Give the memory back."""
-        self.view.release()
-        self._map.close()
-
-    def __enter__(self) -> memoryview:
-        return self.view
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+def page_buffer(size: int) -> memoryview:
+    """Page-aligned memory, given back when the last view of it is gone."""
+    return memoryview(mmap.mmap(-1, size))
 
 
 class Device:

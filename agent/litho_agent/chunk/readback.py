@@ -23,7 +23,7 @@ from litho.library.chunks.usedmap import UNIT, Extent, UsedMap, units
 from litho_agent.chunk import crew
 from litho_agent.chunk.capture import READ_GAP
 from litho_agent.chunk.crew import Cancelled, Count, Tick
-from litho_agent.chunk.device import PAGE, Buffer, Device
+from litho_agent.chunk.device import PAGE, Device, page_buffer
 from litho_agent.chunk.restore import read_used
 
 
@@ -73,8 +73,8 @@ def read_back(
 
         @contextlib.contextmanager
         def worker() -> Iterator[Callable[[tuple[int, int]], None]]:
-            with Buffer(max(UNIT, index.grain)) as view:
-                yield lambda unit: look(unit, view)
+            view = page_buffer(max(UNIT, index.grain))
+            yield lambda unit: look(unit, view)
 
         crew.run(
             units(index.numbers, index.grain, max(UNIT, index.grain)),

@@ -31,7 +31,7 @@ from litho_agent.chunk import crew
 from litho_agent.chunk.capture import READ_GAP, blank
 from litho_agent.chunk.crew import Cancelled, Count, Tick
 from litho_agent.chunk.delta import Chooser, Mode, spread
-from litho_agent.chunk.device import PAGE, Buffer, Device
+from litho_agent.chunk.device import PAGE, Device, page_buffer
 
 Free = Literal["keep", "discard", "zero"]
 
@@ -133,7 +133,8 @@ class _Job:
     @contextlib.contextmanager
     def worker(self) -> Iterator[Callable[[tuple[int, int]], None]]:
         """One thread's buffer and reader."""
-        with Buffer(max(UNIT, self._index.grain)) as view, ChunkReader(self._locator) as reader:
+        view = page_buffer(max(UNIT, self._index.grain))
+        with ChunkReader(self._locator) as reader:
             yield lambda unit: self._restore(unit, view, reader)
 
     def _restore(self, unit: tuple[int, int], view: memoryview, reader: ChunkReader) -> None:

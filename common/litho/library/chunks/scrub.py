@@ -8,7 +8,6 @@ image that needs the chunk is whole again without being touched.
 from __future__ import annotations
 
 import contextlib
-import mmap
 from collections.abc import Callable, Iterator
 
 import msgspec
@@ -77,7 +76,8 @@ def check_index(store: ChunkStore, index: Index, tick: Tick = lambda _: None) ->
     """What is wrong with the chunks that an index needs, one sentence for each run of chunks in one unit of I/O."""
     locator = Locator(store)
     said: set[str] = set()
-    with ChunkReader(locator) as reader, mmap.mmap(-1, packs.MAX_CHUNK) as buffer, memoryview(buffer) as view:
+    view = memoryview(bytearray(index.grain))
+    with ChunkReader(locator) as reader:
         for begin, end in units(index.numbers, index.grain):
             for i in range(begin, end):
                 named = index.pack(i)
@@ -85,8 +85,7 @@ def check_index(store: ChunkStore, index: Index, tick: Tick = lambda _: None) ->
                     continue
                 low, high = index.span(i)
                 try:
-                    with view[: high - low] as into:
-                        reader.fetch([Wanted(index.digest(i), named, into)])
+                    reader.fetch([Wanted(index.digest(i), named, view[: high - low])])
                 except IntegrityError as exc:
                     if exc.message not in said:
                         said.add(exc.message)
@@ -138,9 +137,10 @@ def _check_pack(store: ChunkStore, pack: bytes, tick: Callable[[int], None]) -> 
     path = store.path(pack, "pack")
     sentences: list[str] = []
     bad: set[bytes] = set()
+    view = memoryview(bytearray(max((record.length for record in index), default=0)))
     unzstd = zstandard.ZstdDecompressor(max_window_size=packs.MAX_CHUNK)
     try:
-        with path.open("rb") as file, mmap.mmap(-1, packs.MAX_CHUNK) as buffer, memoryview(buffer) as view:
+        with path.open("rb") as file:
             try:
                 packs.check_pack_header(file.read(packs.PACK_HEADER), pack)
             except LibraryError as exc:
@@ -151,8 +151,7 @@ def _check_pack(store: ChunkStore, pack: bytes, tick: Callable[[int], None]) -> 
                 frame = file.read(record.end - record.offset)
                 tick(len(frame))
                 try:
-                    with view[: record.length] as into:
-                        unpack(pack, record, memoryview(frame), into, unzstd)
+                    unpack(pack, record, memoryview(frame), view[: record.length], unzstd)
                 except IntegrityError as exc:
                     sentences.append(exc.message)
                     bad.add(record.digest)

@@ -1,0 +1,322 @@
+"""The chunk engine's rules: which bytes are used, when reading the target pays, what workers do, what a device promises."""
+
+import contextlib
+import threading
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from litho.errors import CancelledError, DiskError, IntegrityError
+from litho.library import Library
+from litho.library.chunks import ChunkStore, ChunkWriter, UsedMap
+from litho_agent.chunk import crew
+from litho_agent.chunk.capture import save_partition
+from litho_agent.chunk.delta import PROBE_EVERY, SAMPLES, Chooser, spread
+from litho_agent.chunk.device import Device, UnreadableError, page_buffer
+from litho_agent.chunk.readback import read_back, require_same
+from litho_agent.chunk.restore import restore_partition
+from litho_agent.chunk.usage import whole_map
+
+GRAIN = 64 * 1024
+MB = 1024 * 1024
+
+
+# ---------------------------------------------------------------- which bytes
+
+
+def test_a_partition_without_a_map_is_taken_whole():
+    assert list(whole_map(None, "", 5000)) == [(0, 5000)]
+
+
+def test_boot_code_before_the_first_block_belongs_to_the_partition():
+    assert list(whole_map([(8192, 100)], "ext4", 10**6)) == [(0, 4096), (8192, 100)]
+    assert list(whole_map([(10**6, 100)], "btrfs", 10**7)) == [(0, 65536), (10**6, 100)]
+
+
+def test_the_last_sectors_of_an_ntfs_belong_to_the_partition():
+    assert list(whole_map([(0, 8192)], "ntfs", 1_000_448))[-1] == (1_000_448 - 4096, 4096)
+
+
+# ---------------------------------------------------------------- the delta rule
+
+
+def settle(chooser: Chooser, *, read: float, write: float, share: float, units: int = 200) -> list[bool]:
+    """What the rule says for `units` units when reading and writing take that many seconds a megabyte."""
+    said = []
+    for _ in range(units):
+        look = chooser.look()
+        said.append(look)
+        if look:
+            chooser.looked(read, MB, int(share * MB))
+        count = int(share * MB) if look else MB
+        if count:
+            chooser.wrote(write * count / MB, count)
+    return said
+
+
+def test_reading_goes_on_when_nothing_differs():
+    assert all(settle(Chooser("auto"), read=1.0, write=5.0, share=0.0))
+
+
+def test_reading_stops_when_it_is_slower_than_writing():
+    said = settle(Chooser("auto"), read=2.0, write=1.0, share=0.5)
+    assert all(said[:SAMPLES])
+    assert sum(said[SAMPLES:]) <= len(said) / PROBE_EVERY + 1
+
+
+def test_reading_stops_when_everything_differs():
+    said = settle(Chooser("auto"), read=0.5, write=1.0, share=1.0)
+    assert sum(said) < SAMPLES + 10
+
+
+def test_reading_goes_on_when_little_differs_and_the_library_is_slow():
+    assert all(settle(Chooser("auto"), read=1.0, write=3.0, share=0.2))
+
+
+def test_a_target_that_is_right_further_on_is_noticed():
+    chooser = Chooser("auto")
+    assert not all(settle(chooser, read=0.5, write=1.0, share=1.0))
+    said = settle(chooser, read=0.5, write=1.0, share=0.0, units=PROBE_EVERY * 40)
+    assert all(said[-20:])
+
+
+@pytest.mark.parametrize(("mode", "answer"), [("plain", False), ("delta", True)])
+def test_what_was_asked_for_is_not_weighed(mode, answer):
+    assert set(settle(Chooser(mode), read=9.0, write=1.0, share=1.0 if answer else 0.0)) == {answer}
+
+
+@given(st.integers(0, 500), st.integers(2, 40))
+def test_samples_come_first_and_every_unit_comes_once(count, samples):
+    order = spread(count, samples)
+    assert sorted(order) == list(range(count))
+    if count > samples * 2:
+        assert max(order[:samples]) - min(order[:samples]) >= count // 2
+
+
+# ---------------------------------------------------------------- workers
+
+
+def no_worker(do):
+    @contextlib.contextmanager
+    def worker():
+        yield do
+
+    return worker
+
+
+def run(pieces, do, **more):
+    options = {"threads": 3, "tell": lambda: None, "cancelled": lambda: False, "stuck": lambda: None, **more}
+    crew.run(pieces, no_worker(do), **options)
+
+
+def test_every_piece_is_done_once():
+    done = []
+    run(range(500), done.append)
+    assert sorted(done) == list(range(500))
+
+
+def test_the_first_failure_stops_all_and_is_raised():
+    done = []
+
+    def do(n):
+        if n == 20:
+            raise DiskError("no more")
+        done.append(n)
+
+    with pytest.raises(DiskError, match="no more"):
+        run(range(100_000), do)
+    assert len(done) < 100_000
+
+
+def test_a_cancel_ends_it_within_a_second():
+    asked = threading.Event()
+
+    def do(_):
+        asked.wait(0.01)
+
+    with pytest.raises(CancelledError):
+        run(range(10**9), do, cancelled=lambda: True)
+
+
+def test_a_thread_that_hangs_is_left_its_device():
+    hang, stuck = threading.Event(), []
+
+    def do(n):
+        if n == 0:
+            hang.wait(20)
+        raise DiskError("gone")
+
+    with pytest.raises(DiskError):
+        run(range(10), do, stuck=lambda: stuck.append(1))
+    assert stuck == [1]
+    hang.set()
+
+
+# ---------------------------------------------------------------- devices
+
+
+def test_a_read_beyond_the_end_is_zeros_and_a_file_that_shrank_is_an_error(tmp_path: Path):
+    path = tmp_path / "disk"
+    path.write_bytes(b"x" * 10_000)
+    view = page_buffer(16384)
+    with Device(path) as disk:
+        disk.read(0, view)
+        assert bytes(view) == b"x" * 10_000 + bytes(6384)
+        path.write_bytes(b"y" * 100)
+        with pytest.raises(DiskError):
+            disk.read(0, view)
+
+
+def test_odd_lengths_are_written_to_the_last_byte(tmp_path: Path):
+    path = tmp_path / "disk"
+    path.write_bytes(bytes(10_001))
+    view = page_buffer(12288)
+    with Device(path, write=True) as disk:
+        view[:] = b"z" * len(view)
+        disk.write(0, view[:10_001])
+        disk.sync()
+    assert path.read_bytes() == b"z" * 10_001
+
+
+def test_a_disk_that_is_not_there_is_named():
+    with pytest.raises(DiskError, match="/dev/nowhere"):
+        Device(Path("/dev/nowhere"))
+
+
+# ---------------------------------------------------------------- both ways, on plain files
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ChunkStore:
+    return ChunkStore(Library.create(tmp_path / "lib"))
+
+
+def patterned(path: Path, size: int) -> bytes:
+    data = b"".join(n.to_bytes(8, "little") for n in range(size // 8 + 1))[:size]
+    path.write_bytes(data)
+    return data
+
+
+def save(store: ChunkStore, path: Path, used: UsedMap, **more):
+    with ChunkWriter(store) as writer:
+        saved = save_partition(path, used, writer, grain=GRAIN, **more)
+        writer.finish(saved.index.packs)
+    return saved
+
+
+def test_used_bytes_come_back_and_unused_ones_never_count(tmp_path, store):
+    source, target = tmp_path / "a", tmp_path / "b"
+    data = patterned(source, 3 * MB + 777)
+    used = UsedMap([(0, 5000), (200_000, 300_000), (2 * MB + 5, 100_000), (3 * MB + 700, 77)], len(data))
+    saved = save(store, source, used)
+    target.write_bytes(b"\xa5" * len(data))
+    done = restore_partition(target, saved.index, store, mode="plain")
+    out = target.read_bytes()
+    assert all(out[e.start : e.end] == data[e.start : e.end] for e in used)
+    assert done.written == done.total
+    # Other bytes where nothing is used: the same image, and nothing to write.
+    for path in (source, target):
+        changed = bytearray(path.read_bytes())
+        for hole in used.holes(0, len(data)):
+            changed[hole.start : hole.end] = b"\x77" * hole.size
+        path.write_bytes(changed)
+    again = save(store, source, used)
+    assert (again.index.root, again.stored) == (saved.index.root, 0)
+    delta = restore_partition(target, saved.index, store, mode="delta")
+    assert (delta.written, delta.right) == (0, done.total)
+    assert read_back(target, saved.index).root == saved.index.root.hex()
+
+
+def test_only_the_chunks_that_differ_are_written(tmp_path, store):
+    source = tmp_path / "a"
+    data = bytearray(patterned(source, 4 * MB))
+    saved = save(store, source, UsedMap([(0, len(data))], len(data)))
+    data[GRAIN * 5 + 3] ^= 1
+    data[GRAIN * 20] ^= 1
+    source.write_bytes(data)
+    with pytest.raises(IntegrityError) as told:
+        require_same(source, saved.index, read_back(source, saved.index))
+    assert told.value.code == "target-differs"
+    assert [e.start for e in read_back(source, saved.index).differing] == [GRAIN * 5, GRAIN * 20]
+    done = restore_partition(source, saved.index, store, mode="auto")
+    assert (done.written, done.right) == (2 * GRAIN, len(data) - 2 * GRAIN)
+    require_same(source, saved.index, read_back(source, saved.index))
+
+
+def test_zeros_are_not_stored_and_are_written_back(tmp_path, store):
+    source, target = tmp_path / "a", tmp_path / "b"
+    source.write_bytes(bytes(2 * MB) + b"end")
+    saved = save(store, source, UsedMap([(0, 2 * MB + 3)], 2 * MB + 3))
+    assert saved.zeros == 2 * MB
+    assert saved.new == 3
+    target.write_bytes(b"\xff" * (2 * MB + 3))
+    restore_partition(target, saved.index, store)
+    assert target.read_bytes() == source.read_bytes()
+
+
+@pytest.mark.parametrize("begin", [0.0, 0.3, 0.999])
+@pytest.mark.parametrize("mode", ["plain", "auto", "delta"])
+def test_it_does_not_matter_where_a_restore_begins(tmp_path, store, begin, mode):
+    source, target = tmp_path / "a", tmp_path / "b"
+    data = patterned(source, 30 * MB)
+    saved = save(store, source, UsedMap([(0, 10 * MB), (15 * MB, 15 * MB)], len(data)))
+    target.write_bytes(b"\x11" * len(data))
+    done = restore_partition(target, saved.index, store, mode=mode, begin=begin)
+    assert done.written == 25 * MB
+    assert target.read_bytes() == data[: 10 * MB] + b"\x11" * 5 * MB + data[15 * MB :]
+
+
+def test_a_target_that_is_too_small_is_refused_before_anything_is_written(tmp_path, store):
+    source, target = tmp_path / "a", tmp_path / "b"
+    patterned(source, MB)
+    saved = save(store, source, UsedMap([(0, MB)], MB))
+    target.write_bytes(b"keep" * 1000)
+    with pytest.raises(DiskError) as told:
+        restore_partition(target, saved.index, store)
+    assert told.value.code == "target-too-small"
+    assert target.read_bytes() == b"keep" * 1000
+
+
+def bad_device(places: set[int], monkeypatch) -> None:
+    """Pages that cannot be read, as a failing disk has them: no device here can be made to have real ones."""
+    honest = Device.read
+
+    def read(self, offset, view):
+        if any(offset <= place < offset + len(view) for place in places):
+            raise UnreadableError(f"{self.path} cannot be read at byte {offset}")
+        honest(self, offset, view)
+
+    monkeypatch.setattr(Device, "read", read)
+
+
+def test_unreadable_sectors_stop_a_capture_that_did_not_ask_to_go_on(tmp_path, store, monkeypatch):
+    patterned(tmp_path / "a", MB)
+    bad_device({300_000}, monkeypatch)
+    with pytest.raises(UnreadableError):
+        save(store, tmp_path / "a", UsedMap([(0, MB)], MB))
+
+
+def test_unreadable_sectors_become_zeros_and_are_told_when_the_task_says_so(tmp_path, store, monkeypatch):
+    data = bytearray(patterned(tmp_path / "a", MB))
+    bad_device({300_000, 302_000, 700_000, 703_000}, monkeypatch)
+    saved = save(store, tmp_path / "a", UsedMap([(0, 702_000)], MB), on_bad_sector="continue")
+    monkeypatch.undo()
+    # The page at 303,104 is not bad, the one at 700,416 is used up to byte 702,000 only.
+    assert [(b.start, b.size) for b in saved.bad] == [(299_008, 4096), (696_320, 5680)]
+    for b in saved.bad:
+        data[b.start : b.start + b.size] = bytes(b.size)
+    target = tmp_path / "b"
+    target.write_bytes(bytes(MB))
+    restore_partition(target, saved.index, store)
+    assert target.read_bytes()[:702_000] == data[:702_000]
+
+
+def test_progress_reaches_the_used_bytes(tmp_path, store):
+    patterned(tmp_path / "a", 9 * MB)
+    used = UsedMap([(0, 5 * MB), (6 * MB, MB)], 9 * MB)
+    seen = []
+    save(store, tmp_path / "a", used, tick=lambda done, stored: seen.append((done, stored)))
+    assert seen[-1][0] == used.used
+    assert seen == sorted(seen)
