@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import sys
 import time
 from pathlib import Path
@@ -31,15 +30,21 @@ def main() -> int:
     """Entry of `python -m demo`."""
     parser = argparse.ArgumentParser(prog="python -m demo", description="capture a disk and print it onto another")
     parser.add_argument("--small", action="store_true", help="a disk of 400 MB instead of 2.4 GB")
-    parser.add_argument("--keep", action="store_true", help="leave .demo/ as it is afterwards, with both disks")
+    parser.add_argument("--keep", action="store_true", help="leave both disks afterwards, too")
+    parser.add_argument(
+        "--directory", type=Path, default=ROOT, help="where everything lies (default: .demo/); emptied first"
+    )
     options = parser.parse_args()
     try:
         if os.geteuid() != 0:
             raise RefusedError("loop devices need root", hint="run make demo as root")
-        site = Site(ROOT)
-        run(site, SMALL if options.small else Shape())
-        if not options.keep:
-            shutil.rmtree(site.root)
+        site = Site(options.directory.resolve())
+        with site.alone():
+            run(site, SMALL if options.small else Shape())
+            if not options.keep:
+                # The library stays, to be looked at; the disks are large.
+                for disk in site.root.glob("*.disk"):
+                    disk.unlink()
     except LithoError as exc:
         print(f"demo: {exc}", file=sys.stderr)
         return exc.exit_code

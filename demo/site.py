@@ -7,6 +7,7 @@ they are shown as they are typed. The controller is a child that ends with the d
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import shutil
@@ -18,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from litho import process
-from litho.errors import NotFoundError, UnreachableError
+from litho.errors import NotFoundError, RefusedError, UnreachableError
 
 READY_S = 30.0
 """Seconds that the controller may take to answer."""
@@ -33,6 +34,19 @@ class Site:
         self.library = root / "library"
         self.config = root / "lithograph.toml"
         self._bin = Path(sys.executable).parent
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """The folder is ours for as long as this lasts. Raises RefusedError when another demonstration runs there."""
+        self.root.parent.mkdir(parents=True, exist_ok=True)
+        with self.root.with_name(self.root.name + ".lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as exc:
+                raise RefusedError(
+                    f"another demonstration runs in {self.root}", hint="wait for it, or give --directory DIR"
+                ) from exc
+            yield
 
     def prepare(self) -> None:
         """An empty folder with a configuration whose ports are free ones."""
