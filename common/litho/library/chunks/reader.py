@@ -16,6 +16,7 @@ import os
 import zlib
 from collections import OrderedDict
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import zstandard
@@ -33,6 +34,7 @@ SPAN = 8 * 1024 * 1024
 GAP = 128 * 1024
 """Bytes that nobody asked for and are read all the same, rather than read twice."""
 _OPEN = 6
+_TRIES = 3
 
 
 class Wanted(NamedTuple):
@@ -44,29 +46,49 @@ class Wanted(NamedTuple):
     """Exactly as long as the chunk."""
 
 
+class PackMissingError(IntegrityError):
+    """A pack's file is not there."""
+
+    def __init__(self, pack: bytes, where: Path) -> None:
+        super().__init__(
+            f"the pack {pack.hex()} is missing from {where}",
+            hint="see which images need it with: litho image verify",
+            code="pack-missing",
+        )
+        self.pack = pack
+
+
 class Locator:
     """Finds chunks that are no longer in the pack that their image names. Shared by the readers of one job."""
 
     def __init__(self, store: ChunkStore) -> None:
         self.store = store
         self._known: Known | None = None
+        self._gone: set[bytes] = set()
+
+    def lost(self, pack: bytes) -> None:
+        """The pack's file is not there (any more): from now on its chunks are looked for elsewhere."""
+        self._gone.add(pack)
+        self.store.forget(pack)
+        self._known = None
 
     def locate(self, digest: bytes, hint: bytes) -> tuple[bytes, Record]:
         """The pack and the place of a chunk. Raises IntegrityError when no pack has it, LibraryError."""
         why = ""
         try:
-            record = self.store.index(hint).find(digest)
+            record = None if hint in self._gone else self.store.index(hint).find(digest)
             if record is not None:
                 return hint, record
         except IntegrityError as exc:
             why = exc.message
-        if self._known is None:
-            self._known = Known.load(self.store)
-        other = self._known.find(digest)
+        known = self._known
+        if known is None:
+            self._known = known = Known.load(self.store)
+        other = known.find(digest)
         record = self.store.index(other).find(digest) if other is not None else None
         if other is None or record is None:
             raise IntegrityError(
-                f"a chunk is in no pack of {self.store.root} ({why or f'{hint.hex()} does not have it'})",
+                f"a chunk is in no pack of {self.store.root} ({why or hint.hex() + ' does not have it'})",
                 hint="restore the pack from a backup, use another version of the image, or capture it again",
                 code="chunk-missing",
             )
@@ -87,7 +109,19 @@ class ChunkReader:
         """Bytes read from packs."""
 
     def fetch(self, wanted: Sequence[Wanted]) -> None:
-        """Fill each one's `into` with its chunk. Raises IntegrityError, LibraryError."""
+        """Fill each one's `into` with its chunk. Raises IntegrityError, LibraryError.
+
+        A pack that was rewritten and deleted while this reads is left for the one that has its chunks now.
+        """
+        for _ in range(_TRIES):
+            try:
+                self._fetch(wanted)
+                return
+            except PackMissingError as exc:
+                self._locator.lost(exc.pack)
+        self._fetch(wanted)
+
+    def _fetch(self, wanted: Sequence[Wanted]) -> None:
         found: list[tuple[bytes, Record, memoryview]] = []
         for one in wanted:
             pack, record = self._locator.locate(one.digest, one.pack)
@@ -129,11 +163,7 @@ class ChunkReader:
         try:
             fd = os.open(self._store.path(pack, "pack"), os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError as exc:
-            raise IntegrityError(
-                f"the pack {pack.hex()} is missing from {self._store.root}",
-                hint="see which images need it with: litho image verify",
-                code="pack-missing",
-            ) from exc
+            raise PackMissingError(pack, self._store.root) from exc
         try:
             packs.check_pack_header(os.pread(fd, packs.PACK_HEADER, 0), pack)
         except BaseException:

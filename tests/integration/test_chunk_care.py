@@ -1,0 +1,322 @@
+"""The chunk store's care: nothing that an image needs is taken away, nothing stays that none needs, no damage is believed."""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from litho.errors import IntegrityError, LibraryError, RefusedError
+from litho.library import ImageRef, Library, care, verify
+from litho.library.chunks import ChunkStore, gc, scrub
+from litho.library.chunks.store import DIRECTORY
+from litho_agent.chunk import adapter
+from support.chunked import capture, change, contents, packs
+
+MB = 1024 * 1024
+
+
+@pytest.fixture
+def library(tmp_path: Path) -> Library:
+    return Library.create(tmp_path / "lib")
+
+
+def image(library: Library, tmp_path: Path, name: str, data: bytes) -> None:
+    source = tmp_path / "source"
+    source.write_bytes(data)
+    capture(library, name, source)
+
+
+def restored(library: Library, tmp_path: Path, ref: ImageRef) -> bytes:
+    """What a restore of the image writes over other bytes."""
+    part = library.manifest(ref).parts[0]
+    target = tmp_path / "target"
+    target.write_bytes(b"\x5a" * part.size)
+    adapter.restore_part(library, part, target, mode="plain", verify_target=True)
+    return target.read_bytes()
+
+
+def sweep(library: Library, times: int = 3) -> gc.Swept:
+    for _ in range(times):
+        done = gc.collect(ChunkStore(library), grace_s=0, pack_bytes=MB)
+    return done
+
+
+def stored(library: Library) -> int:
+    return sum(path.stat().st_size for path in (library.root / DIRECTORY).glob("*.pack"))
+
+
+def test_what_one_version_had_alone_goes_and_what_another_shares_stays(library, tmp_path):
+    first = contents(1, 8 * MB)
+    second = bytearray(first)
+    second[4 * MB :] = contents(2, 4 * MB)
+    image(library, tmp_path, "golden", first)
+    image(library, tmp_path, "golden", second)
+    before = stored(library)
+    care.remove(library, ImageRef("golden", 1))
+    done = sweep(library)
+    assert before * 0.5 < stored(library) < before * 0.75
+    assert done.freed > 0 or done.deleted == 0
+    assert restored(library, tmp_path, ImageRef("golden", 2)) == second
+    care.remove(library, ImageRef("golden", 2))
+    sweep(library)
+    assert packs(library) == set()
+
+
+def test_mostly_unneeded_packs_are_rewritten_and_images_do_not_notice(library, tmp_path):
+    first = contents(1, 8 * MB, noise=1.0)
+    image(library, tmp_path, "old", first)
+    kept = bytearray(8 * MB)
+    for at in range(0, 8 * MB, MB):
+        kept[at : at + 128 * 1024] = first[at : at + 128 * 1024]
+    image(library, tmp_path, "new", kept)
+    old_packs = set(packs(library))
+    care.remove(library, ImageRef("old"))
+    assert sweep(library, 1).moved >= MB
+    sweep(library)
+    assert stored(library) < 1.2 * MB
+    assert not old_packs & packs(library)
+    assert restored(library, tmp_path, ImageRef("new")) == kept
+    assert scrub.scrub(ChunkStore(library)) == []
+
+
+def test_many_small_packs_become_few(library, tmp_path):
+    wanted = {}
+    for n in range(20):
+        wanted[n] = contents(n, 100_000, noise=1.0)
+        source = tmp_path / "source"
+        source.write_bytes(wanted[n])
+        capture(library, f"n{n}", source, pack_bytes=64 * MB)
+    assert len(packs(library)) == 20
+    for _ in range(3):
+        gc.collect(ChunkStore(library), grace_s=0, pack_bytes=64 * MB)
+    assert len(packs(library)) == 1
+    assert all(restored(library, tmp_path, ImageRef(f"n{n}")) == data for n, data in wanted.items())
+
+
+def test_nothing_young_is_taken(library, tmp_path):
+    image(library, tmp_path, "golden", contents(1, 2 * MB))
+    (library.root / DIRECTORY / ("ab" * 16 + ".pack.part")).write_bytes(b"being written")
+    before = packs(library)
+    care.remove(library, ImageRef("golden"))
+    for _ in range(3):
+        assert gc.collect(ChunkStore(library), grace_s=3600).deleted == 0
+    assert packs(library) == before
+
+
+def test_an_image_in_the_making_keeps_its_chunks(library, tmp_path):
+    data = contents(1, 2 * MB)
+    image(library, tmp_path, "golden", data)
+    part = library.manifest(ImageRef("golden")).parts[0]
+    name = part.data.file
+    # As after a crash between writing the index and publishing: only the unfinished file of another image speaks of them.
+    shutil.copy(library.root / name, library.root / "other.v1-sda1.chunks.part")
+    care.remove(library, ImageRef("golden"))
+    sweep(library)
+    assert len(packs(library)) >= 1
+    (library.root / "other.v1-sda1.chunks.part").unlink()
+    sweep(library)
+    assert packs(library) == set()
+
+
+def test_a_collector_deletes_nothing_while_an_index_is_damaged(library, tmp_path):
+    image(library, tmp_path, "golden", contents(1, 2 * MB))
+    image(library, tmp_path, "gone", contents(2, 2 * MB))
+    care.remove(library, ImageRef("gone"))
+    path = library.root / library.manifest(ImageRef("golden")).parts[0].data.file
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    before = stored(library)
+    with pytest.raises(IntegrityError, match=r"golden\.v1-sda1\.chunks"):
+        sweep(library)
+    assert stored(library) == before
+
+
+def test_two_collectors_at_once_are_kept_apart_and_a_dead_ones_lock_is_taken_over(library, tmp_path):
+    image(library, tmp_path, "golden", contents(1, MB))
+    lock = library.root / DIRECTORY / "gc.lock"
+    lock.write_bytes(b"somebody")
+    with pytest.raises(RefusedError) as told:
+        sweep(library)
+    assert told.value.code == "gc-runs"
+    os.utime(lock, (time.time() - gc.LOCK_S - 5,) * 2)
+    sweep(library)
+    assert not lock.exists()
+
+
+def test_a_capture_beside_a_collector_that_wants_the_same_packs_never_publishes_what_is_gone(library, tmp_path):
+    """The capture refers to chunks that no image needs, while a collector without any patience runs all the time."""
+    data = contents(1, 4 * MB)
+    over = threading.Event()
+    runs = 0
+
+    def collect() -> None:
+        nonlocal runs
+        while not over.is_set():
+            store = ChunkStore(library)
+            gc.collect(store, grace_s=0.02, pack_bytes=MB)
+            runs += 1
+
+    collector = threading.Thread(target=collect)
+    image(library, tmp_path, "seed", data)
+    care.remove(library, ImageRef("seed"))
+    collector.start()
+    published = failed = 0
+    try:
+        for n in range(30):
+            change(data, n, 0.01)
+            try:
+                image(library, tmp_path, "live", data)
+            except LibraryError as exc:
+                assert exc.code in {"chunks-gone", "library-missing", "chunk-missing", "pack-missing"}, exc
+                failed += 1
+                continue
+            published += 1
+            assert restored(library, tmp_path, ImageRef("live")) == data
+            if n % 3 == 2:
+                care.remove(library, ImageRef("live"))
+    finally:
+        over.set()
+        collector.join()
+    assert published >= 5, (published, failed)
+    assert runs >= 5
+
+
+# ---------------------------------------------------------------- damage
+
+
+def flip(path: Path, bit: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[bit // 8] ^= 1 << bit % 8
+    path.write_bytes(data)
+
+
+def test_a_thousand_flipped_bits_are_each_found_by_verify_and_by_restore(library, tmp_path):
+    data = contents(5, 1 * MB, noise=0.5)
+    image(library, tmp_path, "golden", data)
+    ref = ImageRef("golden", 1)
+    part = library.manifest(ref).parts[0]
+    paths = [library.root / "golden.v1.json", library.root / part.data.file]
+    paths += [path for path in (library.root / DIRECTORY).iterdir() if path.suffix in {".pack", ".idx"}]
+    sizes = [path.stat().st_size for path in paths]
+    rng = random.Random(11)  # noqa: S311  the same bits each time
+    target = tmp_path / "target"
+    # Half of them in proportion to size, half spread evenly over the files, so that the small ones are hit too.
+    chosen = rng.choices(paths, sizes, k=500) + rng.choices(paths, k=500)
+    for path in chosen:
+        bit = rng.randrange(path.stat().st_size * 8)
+        flip(path, bit)
+        where = f"{path.name} bit {bit}"
+        try:
+            manifest = library.manifest(ref)
+        except LibraryError:
+            # The manifest itself: neither verify nor restore gets further than this.
+            assert path.suffix == ".json", where
+        else:
+            assert path.suffix != ".json", where
+            problems = verify.check_files(library, manifest) + scrub.check_image(library, manifest)
+            assert problems, where
+            target.write_bytes(b"\x5a" * len(data))
+            with pytest.raises(LibraryError):
+                adapter.restore_part(library, manifest.parts[0], target, mode="plain")
+            out = target.read_bytes()
+            grain = 128 * 1024
+            for at in range(0, len(data), grain):
+                piece = out[at : at + grain]
+                assert piece in (data[at : at + grain], b"\x5a" * len(piece)), where
+        flip(path, bit)
+    assert restored(library, tmp_path, ref) == data
+
+
+def test_a_scrub_names_damaged_packs_and_the_images_that_need_them_and_mends(library, tmp_path):
+    data = contents(1, 3 * MB, noise=1.0)
+    image(library, tmp_path, "golden", data)
+    image(library, tmp_path, "other", contents(9, MB, noise=1.0))
+    store = ChunkStore(library)
+    hurt = library.root / DIRECTORY / f"{_pack_of(library, 'golden')}.pack"
+    flip(hurt, hurt.stat().st_size * 4)
+    (report,) = scrub.scrub(store)
+    assert report.pack == hurt.stem
+    assert report.images == ("golden.v1-sda1.chunks",)
+    assert not report.mended
+    with pytest.raises(IntegrityError):
+        restored(library, tmp_path, ImageRef("golden"))
+    assert scrub.scrub(store, mend=True)[0].mended
+    # The next capture of the same bytes heals the first.
+    image(library, tmp_path, "again", data)
+    assert restored(library, tmp_path, ImageRef("golden")) == data
+    assert scrub.scrub(ChunkStore(library)) == []
+
+
+@pytest.mark.parametrize("what", ["pack", "idx"])
+def test_a_missing_file_of_a_pack_is_found_and_named(library, tmp_path, what):
+    image(library, tmp_path, "golden", contents(1, MB, noise=1.0))
+    pack = _pack_of(library, "golden")
+    (library.root / DIRECTORY / f"{pack}.{what}").unlink()
+    problems = scrub.check_image(library, library.manifest(ImageRef("golden")))
+    assert any(pack in problem.sentence for problem in problems)
+    with pytest.raises(IntegrityError, match=pack):
+        restored(library, tmp_path, ImageRef("golden"))
+
+
+def test_a_lost_index_is_made_anew_from_the_packs_frames(library, tmp_path):
+    data = contents(1, MB)
+    image(library, tmp_path, "golden", data)
+    pack = _pack_of(library, "golden")
+    path = library.root / DIRECTORY / f"{pack}.idx"
+    flip(path, 900)
+    assert any(report.mended for report in scrub.scrub(ChunkStore(library), mend=True))
+    assert restored(library, tmp_path, ImageRef("golden")) == data
+
+
+def _pack_of(library: Library, name: str) -> str:
+    index = scrub.read_index(library, library.manifest(ImageRef(name)).parts[0])
+    return index.packs[0].hex()
+
+
+# ---------------------------------------------------------------- death
+
+
+COLLECT = (
+    "import sys; from pathlib import Path; from litho.library import Library; from litho.library.chunks import ChunkStore, gc\n"
+    "print('go', flush=True)\n"
+    "gc.collect(ChunkStore(Library.open(Path(sys.argv[1]))), grace_s=0, pack_bytes=1 << 20)\n"
+)
+
+
+def test_a_collector_killed_at_any_moment_loses_nothing_and_leaks_nothing(library, tmp_path):
+    rng = random.Random(4)  # noqa: S311  repeatable moments
+    data = contents(1, 4 * MB)
+    killed = 0
+    for n in range(25):
+        change(data, n, 0.02)
+        image(library, tmp_path, "golden", data)
+        versions = library.versions("golden")
+        if len(versions) > 2:
+            care.remove(library, ImageRef("golden", versions[0]))
+        child = subprocess.Popen([sys.executable, "-c", COLLECT, str(library.root)], stdout=subprocess.PIPE)
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"go\n"
+        time.sleep(rng.random() * 0.06)
+        child.send_signal(signal.SIGKILL)
+        killed += child.wait() == -signal.SIGKILL
+        child.stdout.close()
+        (library.root / DIRECTORY / "gc.lock").unlink(missing_ok=True)
+        assert scrub.check_image(library, library.manifest(ImageRef("golden"))) == []
+    assert killed >= 5
+    kept = library.versions("golden")
+    for version in kept[:-1]:
+        care.remove(library, ImageRef("golden", version))
+    sweep(library, 4)
+    assert restored(library, tmp_path, ImageRef("golden")) == data
+    assert stored(library) < 2.1 * (len(data) + MB)
+    care.remove(library, ImageRef("golden"))
+    sweep(library, 3)
+    assert {path.name for path in (library.root / DIRECTORY).iterdir()} == set()
