@@ -76,7 +76,7 @@ def run(site: Site, shape: Shape) -> None:
                 what = f"{proven.used / MIB:8.1f} MiB in used blocks equal" if proven.used else "UUID and label equal"
                 read = f", {proven.files} files read and equal" if proven.files else ""
                 print(
-                    f"  partition {proven.partition}  {proven.fs:5} {what}{read}, clean by its own checker: {proven.clean}"
+                    f"  partition {proven.partition}  {proven.fs:5} {what}{read}, {'clean' if proven.clean else 'no checker'}"
                 )
             say("What a person sees afterwards")
             site.show("task", "ls")
