@@ -1,0 +1,334 @@
+"""The chunk engine on loop devices: every file system comes back whole, a second restore writes what differs, kills cost nothing.
+
+The number of kills is `LITHO_KILLS`, 12 when it is not set.
+"""
+
+import hashlib
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from litho.errors import DiskError, IntegrityError
+from litho.library import ImageRef, Library, care
+from litho.library.chunks import ChunkStore, gc, index, scrub
+from litho_agent.chunk import adapter
+from litho_agent.chunk.usage import used_map
+from litho_agent.filesystems import prove
+from support.chunked import capture, packs
+from support.loop import loop_disk, needs_root, sh
+
+pytestmark = needs_root
+
+MB = 1024 * 1024
+SIZE = 320 * MB
+KILLS = int(os.environ.get("LITHO_KILLS", "12"))
+MKFS = {
+    "ext4": ("mkfs.ext4", "-q", "-F"),
+    "ext3": ("mkfs.ext3", "-q", "-F", "-b", "1024"),
+    "xfs": ("mkfs.xfs", "-q", "-f"),
+    "btrfs": ("mkfs.btrfs", "-q", "-f"),
+    "vfat": ("mkfs.vfat",),
+    "ntfs": ("mkntfs", "-q", "-F", "-Q"),
+}
+
+
+@pytest.fixture
+def library(tmp_path: Path) -> Library:
+    return Library.create(tmp_path / "lib")
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    """About 30 MB: real files, incompressible ones, and a large one of zeros with an end."""
+    tree = tmp_path / "files"
+    (tree / "deep" / "er").mkdir(parents=True)
+    source = Path(json.__file__).parent.parent
+    for n, path in enumerate(sorted(source.glob("*.py"))[:150]):
+        (tree / "deep" / f"{n}.py").write_bytes(path.read_bytes())
+    rng = random.Random(1)  # noqa: S311  the same bytes each time
+    (tree / "deep" / "er" / "random.bin").write_bytes(rng.randbytes(12 * MB))
+    (tree / "zeros.bin").write_bytes(bytes(8 * MB) + b"end")
+    for n in range(40):
+        (tree / f"small{n}").write_bytes(rng.randbytes(rng.randrange(1, 40_000)))
+    return tree
+
+
+def fill(disk: Path, fs: str, files: Path, at: Path) -> None:
+    """Make `fs` on `disk` and put `files` into it, with holes left by deleted ones."""
+    sh(*MKFS[fs], disk)
+    if fs == "vfat":
+        sh("mcopy", "-s", "-i", disk, *sorted(files.iterdir()), "::/")
+        sh("mdel", "-i", disk, "::/small1", "::/small7")
+        return
+    at.mkdir(exist_ok=True)
+    sh(*(("ntfs-3g", disk, at) if fs == "ntfs" else ("mount", disk, at)))
+    try:
+        sh("cp", "-r", f"{files}/.", at)
+        os.sync()
+        for n in range(0, 40, 3):
+            (at / f"small{n}").unlink()
+    finally:
+        sh("umount", at)
+
+
+def tree_hash(disk: Path, fs: str, at: Path) -> dict[str, str]:
+    """Every file on the disk and the hash of what it holds."""
+    at.mkdir(exist_ok=True)
+    if fs == "vfat":
+        out = at / "out"
+        out.mkdir()
+        sh("mcopy", "-s", "-n", "-i", disk, "::/*", out)
+        found = _hashes(out)
+        sh("rm", "-r", out)
+        return found
+    sh(*(("ntfs-3g", "-o", "ro", disk, at) if fs == "ntfs" else ("mount", "-o", "ro", disk, at)))
+    try:
+        return _hashes(at)
+    finally:
+        sh("umount", at)
+
+
+def _hashes(tree: Path) -> dict[str, str]:
+    paths = [path for path in sorted(tree.rglob("*")) if path.is_file()]
+    return {str(path.relative_to(tree)): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+
+
+def soil(disk: Path, size: int = SIZE) -> None:
+    """The target holds something else."""
+    with disk.open("r+b", buffering=0) as file:
+        for _ in range(0, size, MB):
+            file.write(b"\xa5" * MB)
+
+
+@pytest.mark.parametrize("fs", list(MKFS))
+def test_a_file_system_comes_back_whole_on_a_target_full_of_other_bytes(library, files, tmp_path, fs):
+    with loop_disk(tmp_path / "a", size=SIZE) as source, loop_disk(tmp_path / "b", size=SIZE) as target:
+        fill(source, fs, files, tmp_path / "mnt")
+        wanted = tree_hash(source, fs, tmp_path / "mnt")
+        manifest = capture(library, "golden", source, fs=fs)
+        part = manifest.parts[0]
+        assert 20 * MB < part.used < SIZE * 0.6
+        assert 12 * MB < part.chunk_stored < part.used * 0.8
+        soil(target)
+        first = adapter.restore_part(library, part, target, mode="plain", verify_target=True)
+        assert first.root == part.chunk_root
+        prove(target, fs)
+        assert tree_hash(target, fs, tmp_path / "mnt") == wanted
+        # Mounting may have written; what it did is undone, and little else is written.
+        again = adapter.restore_part(library, part, target, mode="delta", verify_target=True)
+        assert again.right > again.total * 0.8
+        assert re.fullmatch(r"0\.\d of 0\.\d GB were already right, 0\.0 GB written", again.sentence())
+        second = capture(library, "golden", target, fs=fs)
+        assert second.parts[0].chunk_stored < part.chunk_stored * 0.1
+        assert scrub.check_image(library, manifest) == []
+
+
+def test_a_partition_without_a_file_system_comes_back_byte_for_byte(library, tmp_path):
+    with loop_disk(tmp_path / "a", size=40 * MB + 512) as source, loop_disk(tmp_path / "b", size=48 * MB) as target:
+        rng = random.Random(2)  # noqa: S311  the same bytes each time
+        with source.open("r+b") as file:
+            for at in (0, 5 * MB + 100, 40 * MB - 1000):
+                file.seek(at)
+                file.write(rng.randbytes(1512))
+        part = capture(library, "raw", source).parts[0]
+        assert part.used == 40 * MB + 512
+        assert part.chunk_stored < 10_000
+        soil(target, 48 * MB)
+        adapter.restore_part(library, part, target, verify_target=True)
+        with source.open("rb") as one, target.open("rb") as other:
+            assert one.read() == other.read(40 * MB + 512)
+            assert set(other.read()) == {0xA5}
+
+
+def test_a_disk_with_large_sectors_takes_an_image_of_one_with_small_ones(library, files, tmp_path):
+    with (
+        loop_disk(tmp_path / "a", size=SIZE) as source,
+        loop_disk(tmp_path / "b", size=SIZE, sector_size=4096) as target,
+    ):
+        fill(source, "ext3", files, tmp_path / "mnt")
+        part = capture(library, "golden", source, fs="ext3").parts[0]
+        soil(target)
+        adapter.restore_part(library, part, target, verify_target=True)
+        prove(target, "ext3")
+
+
+def test_unused_space_is_given_back_when_asked(library, files, tmp_path):
+    with loop_disk(tmp_path / "a", size=SIZE) as source, loop_disk(tmp_path / "b", size=SIZE) as target:
+        fill(source, "ext4", files, tmp_path / "mnt")
+        part = capture(library, "golden", source, fs="ext4").parts[0]
+        soil(target)
+        assert (tmp_path / "b").stat().st_blocks * 512 > SIZE * 0.95
+        adapter.restore_part(library, part, target, free="discard", verify_target=True)
+        assert (tmp_path / "b").stat().st_blocks * 512 < SIZE * 0.5
+        soil(target)
+        adapter.restore_part(library, part, target, free="zero", verify_target=True)
+        used = used_map(source, "ext4", SIZE)
+        with target.open("rb") as file:
+            for hole in used.holes(0, SIZE):
+                start, end = hole.start + 128 * 1024, hole.end - 128 * 1024
+                if end > start:
+                    file.seek(start)
+                    assert not any(file.read(end - start))
+        prove(target, "ext4")
+
+
+def test_what_changed_on_a_restored_disk_is_found_and_undone(library, files, tmp_path):
+    with loop_disk(tmp_path / "a", size=SIZE) as source:
+        fill(source, "ext4", files, tmp_path / "mnt")
+        part = capture(library, "golden", source, fs="ext4").parts[0]
+        assert adapter.verify_part(library, part, source) == part.chunk_root
+        sh("mount", source, tmp_path / "mnt")
+        (tmp_path / "mnt" / "zeros.bin").write_bytes(b"changed" * MB)
+        (tmp_path / "mnt" / "deep" / "0.py").unlink()
+        sh("umount", tmp_path / "mnt")
+        with pytest.raises(IntegrityError) as told:
+            adapter.verify_part(library, part, source)
+        assert told.value.code == "target-differs"
+        done = adapter.restore_part(library, part, source, verify_target=True)
+        assert 0 < done.written < done.total * 0.5
+        prove(source, "ext4")
+
+
+def test_a_target_that_is_too_small_keeps_what_it_holds(library, tmp_path):
+    with loop_disk(tmp_path / "a", size=8 * MB) as source, loop_disk(tmp_path / "b", size=7 * MB) as target:
+        soil(target, 7 * MB)
+        part = capture(library, "raw", source).parts[0]
+        with pytest.raises(DiskError) as told:
+            adapter.restore_part(library, part, target)
+        assert told.value.code == "target-too-small"
+        assert set(target.read_bytes()) == {0xA5}
+
+
+# ---------------------------------------------------------------- death
+
+
+CHILD = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from support.chunked import capture
+from litho.library import ImageRef, Library
+from litho_agent.chunk import adapter
+library, device = Library.open(Path(sys.argv[3])), Path(sys.argv[4])
+print("go", flush=True)
+if sys.argv[2] == "capture":
+    capture(library, "golden", device, fs="ext4")
+else:
+    part = library.manifest(ImageRef("golden")).parts[0]
+    done = adapter.restore_part(library, part, device)
+    print(done.right, done.written)
+"""
+
+
+def child(what: str, library: Library, device: Path, *, kill_after: float | None = None) -> tuple[int, str]:
+    """Capture or restore in a process of its own, killed so many seconds after it began; its code and what it said."""
+    argv = [sys.executable, "-c", CHILD, str(Path(__file__).parents[1]), what, str(library.root), str(device)]
+    process = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "go\n"
+    if kill_after is not None:
+        time.sleep(kill_after)
+        process.send_signal(signal.SIGKILL)
+    rest = process.stdout.read()
+    process.stdout.close()
+    return process.wait(), rest
+
+
+def test_a_capture_killed_at_any_moment_goes_on_where_it_was_and_leaks_nothing(library, files, tmp_path):
+    rng = random.Random(6)  # noqa: S311  repeatable moments
+    with loop_disk(tmp_path / "a", size=SIZE) as source, loop_disk(tmp_path / "b", size=SIZE) as target:
+        fill(source, "ext4", files, tmp_path / "mnt")
+        killed = 0
+        for _ in range(KILLS):
+            sh("mount", source, tmp_path / "mnt")
+            (tmp_path / "mnt" / "deep" / "er" / "random.bin").write_bytes(rng.randbytes(12 * MB))
+            sh("umount", tmp_path / "mnt")
+            code, _ = child("capture", library, source, kill_after=0.005 + rng.random() * 0.12)
+            killed += code == -signal.SIGKILL
+            care.sweep(library, dead=lambda owner: True)
+            for version in library.versions("golden"):
+                assert scrub.check_image(library, library.manifest(ImageRef("golden", version))) == []
+        assert killed >= KILLS // 4
+        before = sum(path.stat().st_size for path in (library.root / ".chunks").glob("*.pack"))
+        last = capture(library, "golden", source, fs="ext4").parts[0]
+        # What the dead left behind in sealed packs was not stored again.
+        assert last.chunk_stored < before + MB
+        for version in library.versions("golden")[:-1]:
+            care.remove(library, ImageRef("golden", version))
+        for _ in range(3):
+            gc.collect(ChunkStore(library), grace_s=0, pack_bytes=MB)
+        kept = sum(path.stat().st_size for path in (library.root / ".chunks").glob("*.pack"))
+        assert not list((library.root / ".chunks").glob("*.part"))
+        needed = _digests(library)
+        held = sum(len(ChunkStore(library).index(bytes.fromhex(pack))) for pack in packs(library))
+        assert held <= len(needed) * 1.5, "packs that were written twice"
+        assert kept < last.used
+        soil(target)
+        adapter.restore_part(library, last, target, verify_target=True)
+        prove(target, "ext4")
+
+
+def _digests(library: Library) -> set[bytes]:
+    found = scrub.read_index(library, library.manifest(ImageRef("golden")).parts[0])
+    return {found.digest(i) for i in range(len(found.numbers)) if found.pack_of[i] != index.ZEROS}
+
+
+def test_a_restore_killed_at_any_moment_is_taken_up_and_does_not_start_over(library, files, tmp_path):
+    rng = random.Random(7)  # noqa: S311  repeatable moments
+    with loop_disk(tmp_path / "a", size=SIZE) as source, loop_disk(tmp_path / "b", size=SIZE) as target:
+        fill(source, "ext4", files, tmp_path / "mnt")
+        part = capture(library, "golden", source, fs="ext4").parts[0]
+        soil(target)
+        killed = 0
+        for n in range(KILLS):
+            if n % 6 == 0:
+                soil(target)
+            code, _ = child("restore", library, target, kill_after=0.005 + rng.random() * 0.06)
+            killed += code == -signal.SIGKILL
+        assert killed >= KILLS // 4
+        code, said = child("restore", library, target)
+        assert code == 0
+        right, written = map(int, said.split())
+        assert right > 0
+        assert right + written >= part.used
+        assert adapter.verify_part(library, part, target) == part.chunk_root
+        prove(target, "ext4")
+
+
+# ---------------------------------------------------------------- bounds
+
+
+MEMORY = """
+import resource, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from support.chunked import capture
+from litho.library import ImageRef, Library
+from litho_agent.chunk import adapter
+library, device, target = Library.open(Path(sys.argv[2])), Path(sys.argv[3]), Path(sys.argv[4])
+part = capture(library, "big", device, pack_bytes=1 << 26).parts[0]
+adapter.restore_part(library, part, target, mode="delta", verify_target=True)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def test_memory_stays_the_same_however_large_the_partition_is(library, tmp_path):
+    size = 1500 * MB
+    with loop_disk(tmp_path / "a", size=size) as source, loop_disk(tmp_path / "b", size=size) as target:
+        rng = random.Random(8)  # noqa: S311  the same bytes each time
+        noise = rng.randbytes(4 * MB)
+        with source.open("r+b", buffering=0) as file:
+            for n in range(0, size, 4 * MB):
+                file.write(n.to_bytes(8, "little") * 8192 + noise[65536:])
+        argv = [sys.executable, "-c", MEMORY, str(Path(__file__).parents[1]), library.root, source, target]
+        done = subprocess.run([str(word) for word in argv], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert int(done.stdout) * 1024 < 200 * MB
