@@ -43,6 +43,7 @@ TABLES: dict[str, TableSpec] = {
             "driverupdatesrc",
         ),
         _table("mac", "node interface mac"),
+        _table("nodegroup", "groupname grouptype members membergroups wherevals"),
         _table(
             "nodehm",
             "node power mgt cons termserver termport conserver serialport serialspeed serialflow getmac cmdmapping "

@@ -18,7 +18,19 @@ async def store(tmp_path):
 
 def test_every_table_has_its_key_first_and_ends_as_xcat_ends_them():
     assert set(TABLES) == {
-        *("bootparams", "chain", "hosts", "ipmi", "linuximage", "mac", "nodehm", "nodelist", "noderes", "nodetype"),
+        *(
+            "bootparams",
+            "chain",
+            "hosts",
+            "ipmi",
+            "linuximage",
+            "mac",
+            "nodegroup",
+            "nodehm",
+            "nodelist",
+            "noderes",
+            "nodetype",
+        ),
         *("osimage", "site"),
     }
     for spec in TABLES.values():
