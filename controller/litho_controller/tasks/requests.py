@@ -1,11 +1,14 @@
-"""What people and nodes ask for: `create` tasks, `set_boot`, `cancel`, and the agent's `claim`. Each is one transaction."""
+"""What people and nodes ask for: `create` tasks, `set_boot`, `cancel`, and the agent's `claim`.
+
+What is asked of a node is one transaction; what is asked of many is done in batches, so that nodes are heard in between.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import hmac
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -25,6 +28,10 @@ from litho_controller.tasks.core import Tasks
 
 log = logging.getLogger("litho.tasks")
 
+BATCH = 250
+"""Nodes in one transaction of a request for many."""
+_ACTIVE = tuple(state for state in State if not state.ended)
+
 
 class Requests:
     """The desk at which tasks are asked for."""
@@ -41,69 +48,63 @@ class Requests:
         Raises UsageError, NotFoundError, RefusedError or LibraryError when the image named is at fault, or the options are.
         """
         tasks, names = self._tasks, list(dict.fromkeys(names))
+        # What is wrong with the options is wrong for every node.
+        rules.job_of(options, action=action, image="any", version=0, vcl_markers=False)
         async with tasks.images:
-            async with tasks.store.read() as conn:
-                known = {node.name: node for node in await nodes.get(conn, names)}
-            if ref is None:
-                wanted = {name: await self._profile(action, known[name]) for name in names if name in known}
+            if ref is not None:
+                images: dict[str, ImageRef | LithoError] = dict.fromkeys(names, await self._resolved(action, ref))
             else:
-                wanted = dict.fromkeys(names, await self._resolved(action, ref))
-            # What is wrong with the options is wrong for every node.
-            rules.job_of(options, action=action, image="any", version=0, vcl_markers=False)
+                async with tasks.store.read() as conn:
+                    known = await nodes.get(conn, names)
+                images = {node.name: await self._profile(action, node) for node in known}
             lines = []
-            async with tasks.store.write() as conn:
-                taken = {row.node: row for row in await rows_of.all_active(conn)}
-                for name in names:
-                    try:
-                        node, image = _found(known, name), wanted[name]
-                        if isinstance(image, LithoError):
-                            raise image
-                        lines.append(
-                            await self._queue(conn, node, action, image, options=options, other=taken.get(name))
-                        )
-                    except LithoError as exc:
-                        lines.append(NodesetLine(node=name, error=str(exc), code=exc.code))
+            for some in _batches(names):
+                async with tasks.store.write() as conn:
+                    lines += await self._queue(conn, some, action, images, options)
         tasks.woken.set()
         return lines
 
     async def _queue(
         self,
         conn: AsyncConnection,
-        node: Node,
+        names: Sequence[str],
         action: Action,
-        image: ImageRef,
-        *,
+        images: Mapping[str, ImageRef | LithoError],
         options: JobOptions,
-        other: TaskRow | None,
-    ) -> NodesetLine:
-        if other is not None:
-            raise RefusedError(
-                f"{node.name} has a task already: {other.id}, {other.action} of {other.image}, {other.state}",
-                hint=f"wait for its end, or: litho task cancel {other.id}",
-                code="node-busy",
-            )
-        row = await rows_of.insert(
-            conn,
-            TaskRow(
-                node=node.name,
-                action=action,
-                image=image.name,
-                version=image.version,
-                job=rules.job_of(
-                    options,
-                    action=action,
-                    image=image.name,
-                    version=image.version,
-                    vcl_markers=self._vcl_markers,
-                ),
-                created=self._tasks.clock.now(),
-            ),
+    ) -> list[NodesetLine]:
+        """Queue what can be queued for `names`, in the open transaction."""
+        known = {node.name: node for node in await nodes.get(conn, names)}
+        busy = {row.node: row for row in await rows_of.find(conn, nodes=names, states=_ACTIVE)}
+        made: dict[str, TaskRow] = {}
+        states: dict[str, str] = {}
+        lines = []
+        for name in names:
+            try:
+                image = _image(name, known, busy, images)
+                made[name] = await rows_of.insert(conn, self._new(name, action, image, options))
+            except LithoError as exc:
+                lines.append(NodesetLine(node=name, error=str(exc), code=exc.code))
+                continue
+            states[name] = nodes.state_text(action, arch=known[name].arch, image=image.name)
+            lines.append(NodesetLine(node=name, text=states[name], task=made[name].id))
+            log.info("%s: %s of %s for %s is queued", made[name].id, action, image, name)
+        await nodes.set_state(conn, states)
+        profiles = [{"node": name, "os": "image", "profile": row.image} for name, row in made.items()]
+        await rows.put_many(conn, "nodetype", profiles)
+        return lines
+
+    def _new(self, node: str, action: Action, image: ImageRef, options: JobOptions) -> TaskRow:
+        job = rules.job_of(
+            options, action=action, image=image.name, version=image.version, vcl_markers=self._vcl_markers
         )
-        text = nodes.state_text(action, arch=node.arch, image=image.name)
-        await nodes.set_state(conn, {node.name: text})
-        await rows.put(conn, "nodetype", node.name, {"os": "image", "profile": image.name})
-        log.info("%s: %s of %s for %s is queued", row.id, action, image, node.name)
-        return NodesetLine(node=node.name, text=text, task=row.id)
+        return TaskRow(
+            node=node,
+            action=action,
+            image=image.name,
+            version=image.version,
+            job=job,
+            created=self._tasks.clock.now(),
+        )
 
     async def _profile(self, action: Action, node: Node) -> ImageRef | LithoError:
         """The image that a node's own profile names, or why there is none."""
@@ -135,26 +136,24 @@ class Requests:
 
     async def set_boot(self, names: Sequence[str]) -> list[NodesetLine]:
         """Let nodes boot their own disk: what waits is cancelled at once, what runs is asked to stop."""
-        tasks = self._tasks
-        cancelled: list[TaskRow] = []
-        async with tasks.store.write() as conn:
-            known = [node.name for node in await nodes.get(conn, names)]
-            for row in await rows_of.all_active(conn):
-                if row.node in known:
-                    event = CancelRequest(reason="the node was set to boot its own disk")
-                    cancelled.append((await tasks.move(conn, row, event))[0])
-            await nodes.set_state(conn, dict.fromkeys(known, nodes.BOOT))
-            await rows_of.settle(conn, known)
-        for row in cancelled:
-            tasks.after(row)
-            tasks.forget_boot_file(row)
-        missing = {name: str(_missing(name)) for name in names if name not in known}
-        return [
-            NodesetLine(node=name, error=missing[name], code="node-missing")
-            if name in missing
-            else NodesetLine(node=name, text=nodes.BOOT)
-            for name in names
-        ]
+        tasks, lines = self._tasks, []
+        for some in _batches(list(dict.fromkeys(names))):
+            async with tasks.store.write() as conn:
+                known = {node.name for node in await nodes.get(conn, some)}
+                event = CancelRequest(reason="the node was set to boot its own disk")
+                busy = await rows_of.find(conn, nodes=some, states=_ACTIVE)
+                cancelled = [(await tasks.move(conn, row, event))[0] for row in busy]
+                await nodes.set_state(conn, dict.fromkeys(known, nodes.BOOT))
+                await rows_of.settle(conn, [*known])
+            for row in cancelled:
+                tasks.after(row)
+                tasks.forget_boot_file(row)
+            for name in some:
+                if name in known:
+                    lines.append(NodesetLine(node=name, text=nodes.BOOT))
+                else:
+                    lines.append(NodesetLine(node=name, error=str(_missing(name)), code="node-missing"))
+        return lines
 
     async def cancel(self, number: int) -> TaskRow:
         """Cancel a task: at once while no agent holds it, else its agent is asked to stop. Raises NotFoundError, RefusedError."""
@@ -203,10 +202,32 @@ def _missing(name: str) -> NotFoundError:
     return NotFoundError(f"there is no node {name}", hint="define it with: litho node add NAME", code="node-missing")
 
 
-def _found(known: dict[str, Node], name: str) -> Node:
-    if name not in known:
+def _batches(names: Sequence[str]) -> Iterator[Sequence[str]]:
+    """`names` in pieces, one transaction each: what nodes say is taken in between them."""
+    for start in range(0, len(names), BATCH):
+        yield names[start : start + BATCH]
+
+
+def _image(
+    name: str,
+    known: Mapping[str, Node],
+    busy: Mapping[str, TaskRow],
+    images: Mapping[str, ImageRef | LithoError],
+) -> ImageRef:
+    """The image for a node that may get a task; else raise why it may not."""
+    if name not in known or name not in images:
         raise _missing(name)
-    return known[name]
+    if name in busy:
+        other = busy[name]
+        raise RefusedError(
+            f"{name} has a task already: {other.id}, {other.action} of {other.image}, {other.state}",
+            hint=f"wait for its end, or: litho task cancel {other.id}",
+            code="node-busy",
+        )
+    image = images[name]
+    if isinstance(image, LithoError):
+        raise image
+    return image
 
 
 def _not_claimable(row: TaskRow) -> RefusedError:

@@ -98,10 +98,10 @@ class Upkeep:
     async def arm(self) -> None:
         """Give free slots to the tasks that wait longest. Raises LithoError."""
         tasks = self._tasks
+        # The queue may be thousands long and this is asked twice a second: only its head is read.
         async with tasks.store.read() as conn:
-            rows_now = await rows_of.all_active(conn)
-        busy = sum(rules.holds_slot(row.state) for row in rows_now)
-        queued = [row for row in rows_now if row.state is State.QUEUED]
+            busy = await rows_of.count(conn, [state for state in State if rules.holds_slot(state)])
+            queued = await rows_of.queued(conn, self._limits.slots)
         for row in rules.to_arm(queued, busy=busy, limit=self._limits.slots):
             await self._arm(row.number)
 

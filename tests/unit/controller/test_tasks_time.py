@@ -462,11 +462,11 @@ async def test_the_running_upkeep_arms_without_being_asked(desk):
 async def test_a_database_that_fails_does_not_end_the_upkeep(desk, monkeypatch):
     await desk.capture("n01")
 
-    async def broken(_):
+    async def broken(*_):
         raise LithoError("the database is locked")
 
     with monkeypatch.context() as patch:
-        patch.setattr(rows_of, "all_active", broken)
+        patch.setattr(rows_of, "count", broken)
         await desk.upkeep.tick()
     assert (await desk.row("t-000001")).state is State.QUEUED
     await desk.upkeep.tick()
