@@ -42,6 +42,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     """Restore to a larger disk: keep the partitions as they were, or grow the last one."""
     on_dirty: OnDirty = "refuse"
     on_bad_sector: OnBadSector = "stop"
+    parallel: Annotated[int, msgspec.Meta(ge=0, le=8)] = 0
+    """How many partitions move at the same time; 0: as the kind of disk allows."""
     skip_unknown: bool = False
     """Capture: leave out partitions on which no known file system lies (their place in the table stays)."""
     allow: tuple[Short, ...] = ()

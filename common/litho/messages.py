@@ -35,6 +35,9 @@ VERSION: Literal[1] = 1
 MAX_PAYLOAD = 256 * 1024
 """Bytes; an inventory of a large node is about 20 KiB."""
 
+MAX_LOG = 16 * 1024
+"""Characters of the job's log that travel with a failure; as JSON at most six times as many bytes."""
+
 Kind = Literal["status", "progress", "event", "command"]
 _KINDS: tuple[Kind, ...] = ("status", "progress", "event", "command")
 
@@ -79,6 +82,25 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
 # ---------------------------------------------------------------- status, progress
 
 
+class Health(msgspec.Struct, frozen=True, kw_only=True):
+    """How the node is while the job runs; a figure that cannot be had is 0, a verdict empty."""
+
+    cpu: Annotated[float, msgspec.Meta(ge=0, le=100)] = 0.0
+    """Percent of all processors' time since the last status that was not idle."""
+    load: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    """The load average of the last minute."""
+    memory: Count = 0
+    """Bytes of memory."""
+    available: Count = 0
+    """Bytes of it that programs may still have."""
+    agent: Count = 0
+    """Bytes that the agent, its worker and the engines hold."""
+    disk: Literal["", "passed", "failed"] = ""
+    """The verdict of the disk's own SMART; empty where there is none."""
+    disk_note: Annotated[str, msgspec.Meta(max_length=256)] = ""
+    """What a person should know of it: temperature, sectors that wait to be replaced."""
+
+
 class Status(Message, frozen=True, kw_only=True):
     """Whether a node's agent is there, and what it works on. Retained; with `online` false it is the last will."""
 
@@ -88,6 +110,7 @@ class Status(Message, frozen=True, kw_only=True):
     task: Id = ""
     at: float = 0.0
     """Seconds since 1970 by the node's clock, which may be wrong by years: for people, never for rules."""
+    health: Health | None = None
 
 
 class ProgressReport(Message, frozen=True, kw_only=True):
@@ -167,6 +190,8 @@ class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
     touched: bool = False
     exit_code: Annotated[int, msgspec.Meta(ge=1, le=255)] = 1
     """The error's exit code in `litho.errors`: what a command that waited for the task ends with."""
+    log: Annotated[str, msgspec.Meta(max_length=MAX_LOG)] = ""
+    """The end of the job's log."""
 
 
 class Stopped(msgspec.Struct, frozen=True, kw_only=True, tag="cancelled"):

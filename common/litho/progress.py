@@ -8,11 +8,16 @@ be raised or lowered; `done` is still monotone (a total below what was already t
 where it was rather than let it fall.
 The rate is over a sliding window: long enough that a burst of page-cache writes does not show as a disk's speed, short
 enough that a stall shows within seconds.
+
+One rate does not say what to buy: network, disk or processor. So each stage of a transfer counts its bytes and the seconds in
+which it worked (not those in which it waited for its neighbours); over the same window that gives what the stage can do alone, and
+the busiest one is the limit: "limited by library write 112 MB/s".
 """
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from typing import Annotated
 
 import msgspec
@@ -24,6 +29,39 @@ LEAST_SPAN_S = 0.2
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
 Amount = Annotated[float, msgspec.Meta(ge=0)]
+
+
+BUSY = 0.3
+"""A stage that works less than this share of the time limits nothing: something that has no stage does."""
+_SAMPLE_S = 0.5
+
+
+class StageWork(msgspec.Struct, frozen=True):
+    """What one stage has done since the job began."""
+
+    bytes: int
+    busy_s: float
+    """Seconds that it worked, without the time it waited for the stages beside it."""
+
+
+class StageRate(msgspec.Struct, frozen=True, kw_only=True):
+    """What one stage does at the moment."""
+
+    name: Annotated[str, msgspec.Meta(max_length=32)]
+    """disk read, engine, hash, compress, library write; on restore library read, unpack, hash, engine, disk write."""
+    rate: Amount
+    """Bytes a second that it moves while it works, in its own bytes: compressed ones in the library."""
+    busy: Amount
+    """Seconds of work a second; more than 1 when several partitions move at once."""
+
+
+def limit(stages: tuple[StageRate, ...]) -> str:
+    """Which stage the others wait for: `limited by library write 112 MB/s`; empty when none is busy. Pure."""
+    busiest = max(stages, key=lambda stage: stage.busy, default=None)
+    if busiest is None or busiest.busy < BUSY or busiest.rate <= 0:
+        return ""
+    rate = busiest.rate / 1e6
+    return f"limited by {busiest.name} {rate:.0f} MB/s" if rate >= 9.5 else f"limited by {busiest.name} {rate:.1f} MB/s"
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,6 +85,13 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     elapsed_s: Amount = 0.0
     stored: Count = 0
     """Bytes written to (or read from) the library."""
+    stages: Annotated[tuple[StageRate, ...], msgspec.Meta(max_length=16)] = ()
+    """What each stage does, in the order of the stream; empty while no stream moves."""
+
+    @property
+    def limit(self) -> str:
+        """`limited by library write 112 MB/s`; empty while nothing does."""
+        return limit(self.stages)
 
     @property
     def percent(self) -> int:
@@ -74,6 +119,7 @@ class Meter:
         self._parts = 0
         self._start = now
         self._seen: deque[tuple[float, int]] = deque([(now, 0)])
+        self._worked: deque[tuple[float, dict[str, StageWork]]] = deque()
         self._finished = False
 
     def plan(self, *, total: int, parts: int) -> None:
@@ -85,6 +131,9 @@ class Meter:
         """A new phase begins; `part` counts partitions from 1."""
         self._phase = phase
         self._part = min(max(0, part), self._parts)
+        if not part:
+            # Between streams no stage works, and none is to blame.
+            self._worked.clear()
 
     def at(self, done: int, *, now: float, stored: int | None = None) -> None:
         """`done` bytes have moved in all, `stored` of the library's side. A smaller count than before is ignored."""
@@ -92,6 +141,27 @@ class Meter:
         if stored is not None and stored > self._stored:
             self._stored = stored
         self._note(now)
+
+    def working(self, work: Mapping[str, StageWork], *, now: float) -> None:
+        """What each stage has done since the job began, in the order of the stream."""
+        if self._worked and now - self._worked[-1][0] < _SAMPLE_S:
+            return
+        self._worked.append((now, dict(work)))
+        while len(self._worked) > 2 and self._worked[1][0] <= now - WINDOW_S:
+            self._worked.popleft()
+
+    def _stages(self) -> tuple[StageRate, ...]:
+        if len(self._worked) < 2:
+            return ()
+        (since, before), (until, after) = self._worked[0], self._worked[-1]
+        nothing = StageWork(0, 0.0)
+        found = []
+        for name, work in after.items():
+            old = before.get(name, nothing)
+            count, busy_s = max(0, work.bytes - old.bytes), max(0.0, work.busy_s - old.busy_s)
+            rate = count / busy_s if busy_s > 0 else 0.0
+            found.append(StageRate(name=name, rate=rate, busy=busy_s / (until - since)))
+        return tuple(found)
 
     def finish(self, *, now: float) -> None:
         """The job is done and verified: 100 % may be said."""
@@ -141,4 +211,5 @@ class Meter:
             eta_s=eta,
             elapsed_s=max(0.0, last_t - self._start),
             stored=self._stored,
+            stages=() if self._finished else self._stages(),
         )

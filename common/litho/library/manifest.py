@@ -95,6 +95,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """What `sfdisk --dump` said. None when there is no table."""
     head: FileRef | None = None
     """Sectors from 0 to the first partition, at most 1 MiB more than the table needs: boot code and GRUB's core image."""
+    log: FileRef | None = None
+    """What the capture did, program by program, as text for people. None in images that did not come from a capture of ours."""
     parts: tuple[Part, ...]
     os: OsFacts = OsFacts()
     parent: Count = 0
@@ -104,7 +106,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     def files(self) -> list[FileRef]:
         """Every file of the version but the manifest itself."""
-        found = [ref for ref in (self.table_dump, self.head) if ref is not None]
+        found = [ref for ref in (self.table_dump, self.head, self.log) if ref is not None]
         found.extend(part.data for part in self.parts if part.data is not None)
         return found
 

@@ -11,7 +11,7 @@ from litho import messages as m
 from litho.job import Job
 from litho.library import manifest as mf
 from litho.library.manifest import FileRef, Manifest, Part
-from litho.progress import Progress
+from litho.progress import Progress, StageRate
 
 ROOT = Path(__file__).parents[3]
 DISK = m.DiskFacts(
@@ -41,7 +41,18 @@ WIRE: dict[str, m.Message] = {
         password="only-for-this-claim",
     ),
     "problem": m.Problem(code="refused", message="the token of task t-17 has been used", hint="set the node again"),
-    "status": m.Status(**{**COMMON, "online": True, "at": 1795363200.0}),
+    "status": m.Status(
+        **{**COMMON, "online": True, "at": 1795363200.0},
+        health=m.Health(
+            cpu=63.5,
+            load=2.1,
+            memory=17179869184,
+            available=15032385536,
+            agent=94371840,
+            disk="passed",
+            disk_note="31 degrees Celsius",
+        ),
+    ),
     "will": m.Status(**{**COMMON, "online": False}),
     "progress": m.ProgressReport(
         **COMMON,
@@ -57,6 +68,13 @@ WIRE: dict[str, m.Message] = {
             eta_s=5.5,
             elapsed_s=4.0,
             stored=180000000,
+            stages=(
+                StageRate(name="disk read", rate=410000000.0, busy=0.26),
+                StageRate(name="engine", rate=620000000.0, busy=0.17),
+                StageRate(name="hash", rate=1500000000.0, busy=0.07),
+                StageRate(name="compress", rate=380000000.0, busy=0.28),
+                StageRate(name="library write", rate=46000000.0, busy=0.98),
+            ),
         ),
         line="partimage-ng: partition 1 of 3, 42% complete",
     ),
@@ -74,7 +92,14 @@ WIRE: dict[str, m.Message] = {
             os=m.OsFacts(name="Linux", vers="debian12", distro="debian", arch="x86_64"),
         ),
     ),
-    "failed": event(4, m.Failed(code="library-full", reason="the library /images is full: prune old versions")),
+    "failed": event(
+        4,
+        m.Failed(
+            code="library-full",
+            reason="the library /images is full: prune old versions",
+            log="   0.2 s  run partclone.extfs -q -D -s /dev/sda1 -o -\n",
+        ),
+    ),
     "cancelled": event(4, m.Stopped(touched=True)),
     "ack": command(m.Ack(seq=3)),
     "cancel": command(m.Cancel()),
@@ -93,6 +118,7 @@ MANIFEST = Manifest(
     disk_name="sda",
     table="dos",
     table_dump=FileRef(file="golden.v2-sda.sfdisk", bytes=412, sha256=SHA),
+    log=FileRef(file="golden.v2-job.log", bytes=8123, sha256=SHA),
     parts=(
         Part(
             number=1,

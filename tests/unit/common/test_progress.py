@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from litho import messages
-from litho.progress import LEAST_SPAN_S, WINDOW_S, Meter, Progress
+from litho.progress import LEAST_SPAN_S, WINDOW_S, Meter, Progress, StageRate, StageWork, limit
 
 GB = 10**9
 STEPS = st.lists(
@@ -125,3 +125,54 @@ def test_percent_is_the_whole_number_that_a_person_expects(hundredths: int) -> N
 
 def test_almost_everything_is_not_everything() -> None:
     assert Progress(fraction=1 - 1e-15).percent == 99
+
+
+def _rates(meter: Meter, *, now: float) -> dict[str, StageRate]:
+    return {stage.name: stage for stage in meter.read(now=now).stages}
+
+
+def test_a_stage_is_rated_by_the_seconds_in_which_it_works():
+    meter = Meter(total=1000, now=0.0)
+    meter.plan(total=1000, parts=1)
+    meter.enter("partition", part=1)
+    meter.working({"compress": StageWork(0, 0.0), "library write": StageWork(0, 0.0)}, now=0.0)
+    meter.working({"compress": StageWork(400_000_000, 1.0), "library write": StageWork(112_000_000, 2.0)}, now=2.0)
+    rates = _rates(meter, now=2.0)
+    assert rates["compress"] == StageRate(name="compress", rate=400e6, busy=0.5)
+    assert rates["library write"] == StageRate(name="library write", rate=56e6, busy=1.0)
+    assert meter.read(now=2.0).limit == "limited by library write 56 MB/s"
+
+
+def test_what_a_stage_did_long_ago_does_not_count():
+    meter = Meter(total=1000, now=0.0)
+    meter.plan(total=1000, parts=1)
+    meter.enter("partition", part=1)
+    for second in range(40):
+        # Fast for twenty seconds, then ten times as slow.
+        work = StageWork(100 * min(second, 20) + 10 * max(0, second - 20), float(second))
+        meter.working({"disk read": work}, now=float(second))
+    assert 9.9 <= _rates(meter, now=39.0)["disk read"].rate <= 10.1
+
+
+def test_outside_the_partitions_no_stage_is_to_blame():
+    meter = Meter(total=1000, now=0.0)
+    meter.plan(total=1000, parts=1)
+    meter.enter("partition", part=1)
+    meter.working({"compress": StageWork(0, 0.0)}, now=0.0)
+    meter.working({"compress": StageWork(10_000_000, 1.0)}, now=1.0)
+    meter.enter("verify")
+    assert meter.read(now=1.0).limit == ""
+
+
+@pytest.mark.parametrize(
+    ("stages", "text"),
+    [
+        ((), ""),
+        (((" disk read", 50e6, 0.1), ("compress", 400e6, 0.29)), ""),
+        ((("disk read", 112e6, 0.9), ("compress", 400e6, 0.3)), "limited by disk read 112 MB/s"),
+        ((("disk read", 112e6, 0.4), ("compress", 2.34e6, 1.9)), "limited by compress 2.3 MB/s"),
+        ((("engine", 0.0, 1.0),), ""),
+    ],
+)
+def test_the_busiest_stage_is_the_limit(stages, text):
+    assert limit(tuple(StageRate(name=name, rate=rate, busy=busy) for name, rate, busy in stages)) == text
