@@ -64,6 +64,16 @@ task = Table(
     sqlite_autoincrement=True,
 )
 
+bundle_import = Table(
+    "bundle_import",
+    metadata,
+    # The id of the journal in state_dir/imports. Written in one transaction with the image's rows: that an import is done means
+    # that its id is here. Deleted when its journal is.
+    Column("id", String(32), primary_key=True),
+    Column("imagename", String(128), nullable=False),
+    Column("committed", Float, nullable=False),
+)
+
 xcat: dict[str, Table] = {
     spec.name: Table(
         spec.name,
