@@ -63,6 +63,8 @@ class Row(msgspec.Struct, frozen=True):
     ours_wall_s: float
     bare_wall_s: float
     wall_ratio: float
+    best_ratio: float
+    """Of the fastest run of each: what is left when others on the machine did not disturb."""
     ours_cpu_s: float
     bare_cpu_s: float
     cpu_ratio: float
@@ -74,6 +76,7 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench overhead", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--size", type=int, default=1000, metavar="MB", help="data in the file system (default 1000)")
     parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds, at least 3 (default 5)")
+    parser.add_argument("--only", default="", metavar="ENGINE", help="measure this engine only")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument("--dir", type=Path, default=None, help="where the disks and images are made")
     args = parser.parse_args(argv)
@@ -84,7 +87,7 @@ def main(argv: list[str]) -> int:
         for fs in ("ext4", "ext3"):
             with filled_disk(room, fs, args.size) as source, loop(room / "target.img", args.size) as target:
                 for engine, its_fs, compression in CASES:
-                    if its_fs == fs:
+                    if its_fs == fs and args.only in ("", engine):
                         rows += measure(room, named(engine), source, target, compression=compression, rounds=rounds)
     if args.json:
         print(json.dumps([msgspec.to_builtins(row) for row in rows], indent=1))
@@ -147,6 +150,7 @@ def measure(
                 statistics.median(a.wall_s for a, _ in pairs),
                 statistics.median(b.wall_s for _, b in pairs),
                 statistics.median(a.wall_s / b.wall_s for a, b in pairs),
+                min(a.wall_s for a, _ in pairs) / min(b.wall_s for _, b in pairs),
                 statistics.median(a.cpu_s for a, _ in pairs),
                 statistics.median(b.cpu_s for _, b in pairs),
                 statistics.median(a.cpu_s / b.cpu_s for a, b in pairs),
@@ -261,15 +265,20 @@ def table(rows: list[Row]) -> str:
     """For people."""
     lines = [
         f"{'':9}{'engine':11}{'fs':6}{'pack':6}{'stream':>9}{'stored':>9}{'bare':>9}"
-        f"{'wall s':>9}{'bare':>8}{'ratio':>7}{'CPU s':>9}{'bare':>8}{'ratio':>7}"
+        f"{'wall s':>9}{'bare':>8}{'ratio':>7}{'best':>7}{'CPU s':>9}{'bare':>8}{'ratio':>7}"
     ]
     for row in rows:
         sizes = "".join(f"{count / 1e6:>6.0f} MB" for count in (row.stream_bytes, row.file_bytes, row.bare_file_bytes))
         mark = "" if row.wall_ratio <= GOAL else f"   over the goal of {GOAL}"
         lines.append(
             f"{row.action:9}{row.engine:11}{row.fs:6}{row.compression:6}{sizes}"
-            f"{row.ours_wall_s:>9.2f}{row.bare_wall_s:>8.2f}{row.wall_ratio:>7.3f}"
+            f"{row.ours_wall_s:>9.2f}{row.bare_wall_s:>8.2f}{row.wall_ratio:>7.3f}{row.best_ratio:>7.3f}"
             f"{row.ours_cpu_s:>9.2f}{row.bare_cpu_s:>8.2f}{row.cpu_ratio:>7.3f}{mark}"
         )
-    lines.append(f"medians of {rows[0].rounds} interleaved rounds; ratio = ours / bare")
+    lines.append(
+        f"medians of {rows[0].rounds} interleaved rounds; ratio = ours / bare; best = of the fastest run of each"
+    )
+    lines.append(
+        "partclone ends on a whole second of its progress thread: a copy that takes 1.4 s and one of 1.6 s differ by 1 s"
+    )
     return "\n".join(lines)

@@ -1,15 +1,17 @@
 """Joins an engine's process with compressor, hashes and file, and believes nothing but proof.
 
     save      engine ─pipe─> read ─> hash ─> compress ─> write + hash ─> file
-    restore   file ─> read + hash ─> unpack ─> hash ─> feed ─pipe─> engine ─> device, synced
+    restore   file ─> read ─> unpack ─> hash ─> feed ─pipe─> engine ─> device, synced
 
 Every arrow without a pipe is a bounded channel between two threads (`flow`). No shell, no second process: what `engine
 | zstd > file` does with two programs is done here with one, and the hashes, the byte counts and the progress come from
 the same pass.
 
 A transfer succeeds when all of this is true: the engine's own rules are content (exit code, word of success, bytes moved),
-every byte was written, the packed stream was closed; on restore also: file and stream have the length and
-SHA-256 of the manifest, the stream does not go on after its end, and the device took the final sync.
+every byte was written, the packed stream was closed; on restore also: the file has its length, the stream has the length and
+SHA-256 of the manifest and does not go on after its end, and the device took the final sync. The file's own SHA-256 is not
+computed on the way: the stream's says more, what it was unpacked to; the job checks the files before its first write.
+
 Whatever fails first is what is reported. The engine's death by SIGPIPE because the library is full is a consequence, and
 a broken pipe because the engine gave up is one too: then the engine's words tell.
 
@@ -206,20 +208,20 @@ def restore(
             file,
             path,
             compression=compression,
-            expect_file=expect_file,
             expect_stream_bytes=expect_stream_bytes,
             expect_stream_sha256=expect_stream_sha256,
         )
-        transfer.follow(child, flow.idle)
-        transfer.follow(child, child.ended)
-        verdict = Verdict(code=child.code, words=child.words(), stream_bytes=transfer.stream_bytes)
         try:
+            transfer.follow(child, flow.idle)
+            transfer.follow(child, child.ended)
+            verdict = Verdict(code=child.code, words=child.words(), stream_bytes=transfer.stream_bytes)
             engine.judge_restore(device, verdict)
             if not feeding.all_fed:
                 why = f"took only {transfer.stream_bytes} of {expect_stream_bytes} bytes"
                 raise unproven(engine.name, f"restore {device}", why)
-        except EngineError:
-            # A damaged file makes engines fail in many ways; what they say is then only the consequence.
+        except (EngineError, IntegrityError):
+            # A damaged file shows in many ways: an engine that chokes, a stream that differs. Those are consequences then.
+            child.kill()
             endpoints.require_whole(path, expect_file, cancelled)
             raise
         flow.spawn("sync", target.sync)
@@ -243,7 +245,6 @@ class _Feeding:
         path: Path,
         *,
         compression: Compression,
-        expect_file: FileRef,
         expect_stream_bytes: int,
         expect_stream_sha256: str,
     ) -> None:
@@ -252,7 +253,6 @@ class _Feeding:
         self._child = child
         self._path = path
         self._compression = compression
-        self._expect_file = expect_file
         self._expect_bytes = expect_stream_bytes
         self._expect_sha256 = expect_stream_sha256
         self._fd = os.dup(file.fileno())
@@ -269,18 +269,14 @@ class _Feeding:
         flow.spawn("engine", self._feed)
 
     def _read(self, stage: Stage) -> None:
-        digest = hashlib.sha256()
         try:
             piece = b"-"
             while piece:
                 since = time.perf_counter()
                 with files.telling(self._path.parent):
                     piece = os.read(self._fd, BLOCK)
-                digest.update(piece)
                 stage.worked(since, len(piece))
                 self._transfer.file_bytes += len(piece)
-                if not piece:
-                    endpoints.require_same(self._path, self._expect_file, self._transfer.file_bytes, digest.hexdigest())
                 self._packed.put(piece)
         finally:
             os.close(self._fd)
