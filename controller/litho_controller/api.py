@@ -17,6 +17,12 @@
 | DELETE /v1/images/{ref}          |                 | `ImageList`, what was deleted |
 | GET /v1/tables                   |                 | `TableList`       |
 | GET /v1/tables/{name}            |                 | `TableView`       |
+| PUT /v1/tables/{name}            | `TableFill`     | `TableView`, without rows |
+| POST /v1/tables                  | `TableEdit`     | `TableList`, those that changed |
+| POST /v1/nodech                  | `NodeEdit`      | `NodeNames`, those that changed |
+| POST /v1/nodels                  | `ColumnsRequest`| `ColumnsAnswer`   |
+| GET /v1/objects/{kind}?names=&only=&brief=1 |      | `ObjectList`      |
+| POST /v1/objects                 | `ObjectEdit`    | `ObjectEdited`    |
 
 Whatever cannot be done is answered with HTTP 4xx or 5xx and a `litho.messages.Problem`. `status_of` and `error_of` are the two
 halves of that border: the class of a `LithoError` becomes a status there and the same class again here, so that the exit code
@@ -236,6 +242,92 @@ class TableView(msgspec.Struct, frozen=True, kw_only=True):
 
     columns: tuple[str, ...]
     rows: tuple[tuple[str | None, ...], ...] = ()
+
+
+# ---------------------------------------------------------------- tables and objects
+
+
+class TableFill(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`tabrestore`: replace all rows of a table, or put these over what is there."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str | None, ...], ...] = ()
+    append: bool = False
+
+
+class Assign(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`table.column=value`; `+=` and `,=` add to a list with commas (behind, before), `^=` takes out of it."""
+
+    column: str
+    op: Literal["=", "+=", ",=", "^="] = "="
+    value: str = ""
+
+
+class TableEdit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`tabch`: set columns of the rows that `keys` name, or delete these rows from tables."""
+
+    keys: dict[str, str] = {}
+    assign: tuple[Assign, ...] = ()
+    delete: tuple[str, ...] = ()
+
+
+class NodeEdit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`nodech`: set columns of the nodes of a range for which every condition `where` holds, or delete their rows."""
+
+    range: str
+    assign: tuple[Assign, ...] = ()
+    delete: tuple[str, ...] = ()
+    where: tuple[str, ...] = ()
+
+
+class NodeNames(msgspec.Struct, frozen=True, kw_only=True):
+    """Names of nodes, sorted."""
+
+    nodes: tuple[str, ...] = ()
+
+
+class ColumnsRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`nodels`: columns of the nodes of a range, each `table.column`; `where` as in `NodeEdit`."""
+
+    range: str = ""
+    columns: tuple[str, ...] = ()
+    where: tuple[str, ...] = ()
+
+
+class ColumnsAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """Nodes, sorted, each with its values in the order of the columns; empty where there is none."""
+
+    nodes: tuple[tuple[str, tuple[str, ...]], ...] = ()
+
+
+ObjectKind = Literal["node", "osimage", "group", "site"]
+
+
+class ObjectList(msgspec.Struct, frozen=True, kw_only=True):
+    """Objects with their attributes, and the names that were asked for and are none."""
+
+    objects: dict[str, dict[str, str]] = {}
+    missing: tuple[str, ...] = ()
+
+
+class ObjectEdit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`mkdef`, `chdef`, `rmdef`. Names of nodes are noderanges. `force` lets `mkdef` replace what is there."""
+
+    verb: Literal["mkdef", "chdef", "rmdef"]
+    kind: ObjectKind
+    objects: dict[str, dict[str, str]]
+    mode: Literal["set", "add", "take"] = "set"
+    force: bool = False
+
+
+class ObjectEdited(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of the names: each is in one of these, `created` also in `done`."""
+
+    done: tuple[str, ...] = ()
+    created: tuple[str, ...] = ()
+    existed: tuple[str, ...] = ()
+    """`mkdef` without `force`: left as they are."""
+    missing: tuple[str, ...] = ()
 
 
 # ---------------------------------------------------------------- errors across the border

@@ -148,6 +148,34 @@ class Client:
         """One table, whole."""
         return self._ask("GET", f"/v1/tables/{_part(name)}", api.TableView)
 
+    def fill_table(self, name: str, fill: api.TableFill) -> api.TableView:
+        """Replace a table's rows, or add to them."""
+        return self._ask("PUT", f"/v1/tables/{_part(name)}", api.TableView, body=fill)
+
+    def edit_tables(self, edit: api.TableEdit) -> api.TableList:
+        """Change or delete single rows."""
+        return self._ask("POST", "/v1/tables", api.TableList, body=edit)
+
+    def edit_nodes(self, edit: api.NodeEdit) -> api.NodeNames:
+        """Change columns of nodes, or delete their rows."""
+        return self._ask("POST", "/v1/nodech", api.NodeNames, body=edit)
+
+    def columns(self, request: api.ColumnsRequest) -> api.ColumnsAnswer:
+        """Columns of nodes."""
+        return self._ask("POST", "/v1/nodels", api.ColumnsAnswer, body=request)
+
+    # -- objects
+
+    def objects(self, kind: str, names: str = "", *, only: str = "", brief: bool = False) -> api.ObjectList:
+        """Objects of a kind; all for no `names`. `only` some attributes, `brief` none."""
+        return self._ask(
+            "GET", f"/v1/objects/{_part(kind)}", api.ObjectList, names=names, only=only, brief="1" if brief else ""
+        )
+
+    def edit_objects(self, edit: api.ObjectEdit) -> api.ObjectEdited:
+        """Make, change or remove objects."""
+        return self._ask("POST", "/v1/objects", api.ObjectEdited, body=edit)
+
     # -- one request
 
     def _ask(self, method: str, path: str, shape: type[T], *, body: msgspec.Struct | None = None, **query: str) -> T:

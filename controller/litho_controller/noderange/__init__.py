@@ -23,7 +23,7 @@ nothing), an exclusion by a file that cannot be read, `a@-b` (there: a and b). B
 cannot stop the daemon.
 """
 
-from litho_controller.noderange.expansion import expand, literal
+from litho_controller.noderange.expansion import expand, literal, partial
 from litho_controller.noderange.universe import FileReader, LocalFiles, Universe, inline_files
 
-__all__ = ["FileReader", "LocalFiles", "Universe", "expand", "inline_files", "literal"]
+__all__ = ["FileReader", "LocalFiles", "Universe", "expand", "inline_files", "literal", "partial"]

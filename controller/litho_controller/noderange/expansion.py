@@ -36,14 +36,20 @@ def expand(text: str, universe: Universe) -> list[str]:
     Raises NotFoundError (code `noderange`) with xCAT's words for names that are nothing, UsageError (code `bad-noderange`)
     for what cannot be understood or is too large.
     """
+    nodes, missing = partial(text, universe)
+    if missing:
+        raise _invalid(missing)
+    return nodes
+
+
+def partial(text: str, universe: Universe) -> tuple[list[str], list[str]]:
+    """The same for a caller that goes on without what is missing: the nodes, and the names that are nothing."""
     run = _Run(universe)
     nodes = run.range(cleaned(text), 0)
-    if run.missing:
-        raise _invalid(list(run.missing))
     if universe.excluded and nodes:
         # A name that is nothing excludes nothing; that is no reason to refuse the rest.
         nodes -= _Run(universe).range(cleaned(universe.excluded), 0)
-    return sorted(nodes)
+    return sorted(nodes), list(run.missing)
 
 
 def literal(text: str, *, prefix: str = "node") -> list[str]:

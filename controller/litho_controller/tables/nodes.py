@@ -80,7 +80,9 @@ def check_node(text: str) -> str:
 async def groups(conn: AsyncConnection) -> dict[str, list[str]]:
     """Every node with its groups: what a noderange is expanded over."""
     table = xcat["nodelist"]
-    found = (await conn.execute(sa.select(table.c.node, table.c.groups))).all()
+    off = table.c.disable.in_(("yes", "1"))
+    query = sa.select(table.c.node, table.c.groups).where(sa.or_(table.c.disable.is_(None), ~off))
+    found = (await conn.execute(query)).all()
     return {node: [word.strip() for word in (text or "").split(",") if word.strip()] for node, text in found}
 
 
@@ -103,19 +105,34 @@ async def get(conn: AsyncConnection, names: Sequence[str]) -> list[Node]:
     )
     if len(names) <= 500:
         query = query.where(nodelist.c.node.in_(names))
-    found = {
-        row.node: Node(
+    rows_of_groups = await _group_types(conn)
+    found = {}
+    for row in (await conn.execute(query)).all():
+        words = tuple(word.strip() for word in (row.groups or "").split(",") if word.strip())
+        over = [rows_of_groups[word] for word in words if word in rows_of_groups] if rows_of_groups else []
+        arch, os, profile = (
+            next((value for value in (own, *(one[at] for one in over)) if value is not None), "")
+            for at, own in enumerate((row.arch, row.os, row.profile))
+        )
+        found[row.node] = Node(
             name=row.node,
-            groups=tuple(word.strip() for word in (row.groups or "").split(",") if word.strip()),
+            groups=words,
             mac=row.mac or "",
-            arch=row.arch or "",
-            os=row.os or "",
-            profile=row.profile or "",
+            arch=arch,
+            os=os,
+            profile=profile,
             state=row.currstate or BOOT,
         )
-        for row in (await conn.execute(query)).all()
-    }
     return [found[name] for name in names if name in found]
+
+
+async def _group_types(conn: AsyncConnection) -> dict[str, tuple[str | None, ...]]:
+    """Rows of nodetype that are called by a group: what its nodes inherit (arch, os, profile)."""
+    nodetype, nodelist = xcat["nodetype"], xcat["nodelist"]
+    query = sa.select(nodetype.c.node, nodetype.c.arch, nodetype.c.os, nodetype.c.profile).where(
+        nodetype.c.node.not_in(sa.select(nodelist.c.node))
+    )
+    return {row[0]: tuple(row[1:]) for row in (await conn.execute(query)).all()}
 
 
 async def require(conn: AsyncConnection, name: str) -> Node:

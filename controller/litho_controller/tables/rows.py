@@ -66,9 +66,12 @@ async def dump(conn: AsyncConnection, table: str) -> list[tuple[str | None, ...]
 
 
 async def column(conn: AsyncConnection, table: str, name: str) -> dict[str, str]:
-    """One column as key -> value, without the rows that have none."""
+    """One column as key -> value, without the rows that have none or are disabled."""
     which = spec(table)
-    query = sa.select(xcat[table].c[which.key], xcat[table].c[name]).where(xcat[table].c[name].is_not(None))
+    off = xcat[table].c.disable.in_(("yes", "1"))
+    query = sa.select(xcat[table].c[which.key], xcat[table].c[name]).where(
+        xcat[table].c[name].is_not(None), sa.or_(xcat[table].c.disable.is_(None), ~off)
+    )
     return {row[0]: row[1] for row in (await conn.execute(query)).all()}
 
 

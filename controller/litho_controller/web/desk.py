@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import msgspec
@@ -13,7 +14,7 @@ from litho.errors import UsageError
 from litho.library import Library
 from litho_controller import noderange
 from litho_controller.store import Store
-from litho_controller.tables import nodes, rows
+from litho_controller.tables import nodes, objects, rows, values
 from litho_controller.tables.schema import TABLES
 from litho_controller.tasks.core import Tasks
 from litho_controller.tasks.requests import Requests
@@ -56,26 +57,35 @@ async def body_of(request: web.Request, shape: type[T]) -> T:
 
 async def expand(conn: AsyncConnection, text: str) -> list[str]:
     """The nodes that a range means; all nodes for an empty one. Raises NotFoundError, UsageError."""
-    groups = await nodes.groups(conn)
     if not text:
-        return sorted(groups)
-    columns = await _columns(conn, text)
+        return sorted(await nodes.groups(conn))
+    return noderange.expand(text, await universe(conn, text))
+
+
+async def universe(conn: AsyncConnection, text: str) -> noderange.Universe:
+    """What the range `text` is asked about: nodes, static and dynamic groups, and the columns that it selects by."""
+    groups = await nodes.groups(conn)
     site = await rows.get(conn, "site", "excludenodes")
+    excluded = site.get("value") or ""
+    columns = await _columns(conn, f"{text},{excluded}", groups)
+    dynamic = await objects.dynamic_groups(conn, f"{text},{excluded}")
 
     def column(table: str, name: str) -> dict[str, str] | None:
         return columns.get((table, name))
 
-    universe = noderange.Universe(
+    return noderange.Universe(
         groups,
+        dynamic=dynamic.get,
         # xCAT's own words for all nodes; it is no mistake to use them while there is none.
         empty_groups=("all",),
         column=column,
-        excluded=site.get("value") or "",
+        excluded=excluded,
     )
-    return noderange.expand(text, universe)
 
 
-async def _columns(conn: AsyncConnection, text: str) -> dict[tuple[str, str], dict[str, str]]:
+async def _columns(
+    conn: AsyncConnection, text: str, groups: Mapping[str, list[str]]
+) -> dict[tuple[str, str], dict[str, str]]:
     """The table columns that a range selects by, read before it is expanded."""
     asked = set(_COLUMN.findall(text))
     if "mgt" in text:
@@ -84,7 +94,8 @@ async def _columns(conn: AsyncConnection, text: str) -> dict[tuple[str, str], di
     for table, name in asked:
         spec = TABLES.get(table)
         if spec is not None and spec.key == "node" and name in spec.columns:
-            known[table, name] = await rows.column(conn, table, name)
+            found = await values.of_nodes(conn, table, [name], groups)
+            known[table, name] = {node: one.get(name, "") for node, one in found.items()}
     return known
 
 
