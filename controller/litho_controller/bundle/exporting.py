@@ -1,0 +1,248 @@
+"""Exporting an image, from top to bottom.
+
+    collect     the files, from what osimage and linuximage say (`collect`)
+    hash        every file, for SHA256SUMS, and the signature over that when a key is named
+    write       the tarball, in one order, reproducibly, beside its name; then it gets its name
+
+Every file is hashed a second time while it is written: one that changed in between is an error, not a bundle that nobody
+can import.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import posixpath
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO
+
+from litho.errors import LithoError, RefusedError, UsageError
+from litho.library import Library, parse_ref
+from litho.library.files import fsync_dir
+from litho_controller.bundle import collect, sums, xcat
+from litho_controller.bundle import manifest as cfg
+from litho_controller.bundle import rows as rows_of
+from litho_controller.bundle.collect import Collected, Piece, Row
+from litho_controller.bundle.faults import telling
+from litho_controller.bundle.intake import Tick
+from litho_controller.bundle.model import COLUMN_FILES
+from litho_controller.bundle.plan import TREE
+from litho_controller.bundle.requests import Exported, ExportRequest
+from litho_controller.bundle.rows import KEY
+from litho_controller.bundle.site import Site
+from litho_controller.bundle.tarwrite import BLOCK, TarWriter, packing_of, write_beside
+from litho_controller.bundle.xcat import XcatExtra, XcatManifest
+
+
+def export(
+    request: ExportRequest,
+    osimage: Row,
+    linuximage: Row,
+    *,
+    site: Site,
+    library: Library,
+    tick: Tick = lambda done, total: None,
+    stop: Callable[[], None] = lambda: None,
+) -> Exported:
+    """Write the tarball that `request` asks for, of the image with these two rows. Blocks.
+
+    Raises NotFoundError, RefusedError, UsageError, LibraryError, LithoError; then there is no new tarball.
+    """
+    target = Path(request.tarball)
+    packing = packing_of(target.name)
+    ref = parse_ref(request.name)
+    with telling(target):
+        if os.path.lexists(target) and not request.replace:
+            raise RefusedError(f"{target} exists already", hint="use --replace, or another name", code="file-exists")
+    with contextlib.ExitStack() as stack:
+        found = collect.collect(
+            ref,
+            osimage,
+            linuximage,
+            request.extra,
+            site=site,
+            library=library,
+            scratch=lambda: stack.enter_context(_scratch(target.parent)),
+        )
+        work = _Work(found, tick, stop)
+        about = work.about_xcat(request) if request.form == "xcat" else work.about(request)
+        size, sha = work.write(target, packing, about)
+    return Exported(
+        name=found.manifest.name,
+        tarball=str(target),
+        bytes=size,
+        sha256=sha,
+        files=tuple(piece.member for piece in (*about, *found.files)),
+        signed=bool(request.sign),
+        notes=tuple(work.notes),
+    )
+
+
+@contextlib.contextmanager
+def _scratch(folder: Path) -> Iterator[Path]:
+    """A directory for what is packed on the way, beside the tarball, where there must be room anyway."""
+    with telling(folder):
+        made = Path(tempfile.mkdtemp(prefix=".litho-export-", dir=folder))
+    try:
+        yield made
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+
+
+class _Work:
+    """The bytes of one export."""
+
+    def __init__(self, found: Collected, tick: Tick, stop: Callable[[], None]) -> None:
+        self.notes: list[str] = []
+        self._found = found
+        self._tick = tick
+        self._stop = stop
+        self._done = 0
+        self._total = sum(piece.size for piece in found.files)
+
+    def about(self, request: ExportRequest) -> list[Piece]:
+        """manifest.cfg and what else stands in front, in the order in which it is written."""
+        found = self._found
+        described = collect.made(cfg.FILE, cfg.dump(found.manifest))
+        rows = collect.made(rows_of.FILE, rows_of.dump(found.rows))
+        self._hash([piece for piece in found.files if not piece.sha256])
+        listed = [described, rows, *found.files]
+        promised = sums.dump({piece.member: piece.sha256 for piece in listed}, sum(piece.size for piece in listed))
+        signature = [collect.made(sums.SIGNATURE, sums.sign(promised, Path(request.sign)))] if request.sign else []
+        return [described, collect.made(sums.FILE, promised), *signature, rows]
+
+    def about_xcat(self, request: ExportRequest) -> list[Piece]:
+        """manifest.xml, after the files have got the names that xCAT's imgimport looks for."""
+        found = self._found
+        manifest, rows = found.manifest, found.rows
+        if request.sign:
+            raise UsageError("xCAT's form has no place for a signature", hint="leave out --sign, or --format xcat")
+        if manifest.method == "image":
+            raise UsageError("xCAT's form cannot carry a captured disk", hint="leave out --format xcat")
+        places = {}
+        if manifest.method != "install":
+            rootimg = "rootimg" if manifest.method == "netboot" else "rootimgtree"
+            if rootimg == "rootimgtree" and manifest.rootimg != "rootimgtree.gz":
+                raise RefusedError(
+                    f"xCAT's form has the tree of a statelite image as rootimgtree.gz, and here is {manifest.rootimg}",
+                    hint="remove the packed root image; then the tree is packed for the export",
+                    code="not-exportable",
+                )
+            below = f"{TREE}/" if rootimg == "rootimgtree" else ""
+            places = {
+                "kernel": f"{found.home}/{manifest.kernel}",
+                "ramdisk": f"{found.home}/{manifest.initrd}",
+                rootimg: f"{found.home}/{below}{manifest.rootimg}",
+            }
+        extra_members = {extra.file for extra in manifest.extra}
+        folder = manifest.name
+        self._column_files()
+        for piece in found.files:
+            piece.member = (
+                f"{folder}/extra/{piece.member}" if piece.member in extra_members else f"{folder}/{piece.member}"
+            )
+        collect.need_distinct(found.files)
+        linuximage = dict(rows.linuximage)
+        if manifest.method == "install":
+            linuximage["template"] = found.home
+        described = XcatManifest(
+            osimage={**rows.osimage, KEY: manifest.name},
+            linuximage={**linuximage, KEY: manifest.name},
+            files=places,
+            media=manifest.media,
+            extra=tuple(XcatExtra(extra.file, extra.path) for extra in manifest.extra),
+        )
+        return [collect.made(f"{folder}/{xcat.FILE}", xcat.dump(described))]
+
+    def _column_files(self) -> None:
+        """xCAT's form carries package lists and such along; one that is missing is left out, as there."""
+        for table, columns in COLUMN_FILES.items():
+            for column in columns:
+                for path in self._found.rows.table(table).get(column, "").split(","):
+                    if path and Path(path).is_file():
+                        piece = collect.piece_of(posixpath.basename(path), Path(path), f"{table}.{column}")
+                        self._found.files.append(piece)
+                        self._total += piece.size
+                    elif path:
+                        self.notes.append(f"{table}.{column} names {path}, which is not there and was left out")
+
+    def _hash(self, pieces: list[Piece]) -> None:
+        """Hash what nobody has hashed yet."""
+        self._total += sum(piece.size for piece in pieces)
+        for piece in pieces:
+            digest = hashlib.sha256()
+            for block in self._blocks(piece):
+                digest.update(block)
+            piece.sha256 = digest.hexdigest()
+
+    def write(self, target: Path, packing: str, about: list[Piece]) -> tuple[int, str]:
+        """Write the tarball; answers its size and hash."""
+        with telling(target):
+            beside, raw = write_beside(target)
+            try:
+                with raw:
+                    file = _Hashed(raw)
+                    with TarWriter(file, packing) as tar:
+                        for piece in (*about, *self._found.files):
+                            self._add(tar, piece)
+                    os.fsync(raw.fileno())
+                    size = raw.tell()
+                beside.rename(target)
+            except BaseException:
+                beside.unlink(missing_ok=True)
+                raise
+            fsync_dir(target.parent)
+        return size, file.sha256
+
+    def _add(self, tar: TarWriter, piece: Piece) -> None:
+        if piece.path is None:
+            tar.add(piece.member, piece.data)
+            return
+        digest = hashlib.sha256()
+        tar.begin(piece.member, piece.size, executable=piece.executable)
+        for block in self._blocks(piece):
+            digest.update(block)
+            tar.write(block)
+        if piece.sha256 and digest.hexdigest() != piece.sha256:
+            raise LithoError(
+                f"{piece.path} changed while it was exported, or is not what its manifest says",
+                hint="export when nobody changes the image; a captured disk: litho image verify",
+                code="changed",
+            )
+
+    def _blocks(self, piece: Piece) -> Iterator[bytes]:
+        """A file's bytes, exactly as many as it had in the beginning."""
+        if piece.path is None:
+            return
+        left = piece.size
+        with telling(piece.path), piece.path.open("rb", buffering=0) as file:
+            while left:
+                self._stop()
+                block = file.read(min(BLOCK, left))
+                if not block:
+                    raise LithoError(f"{piece.path} became shorter while it was exported", code="changed")
+                left -= len(block)
+                self._done += len(block)
+                self._tick(self._done, self._total)
+                yield block
+
+
+class _Hashed:
+    """A file that hashes what is written to it."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._digest = hashlib.sha256()
+
+    @property
+    def sha256(self) -> str:
+        return self._digest.hexdigest()
+
+    def write(self, data: bytes) -> int:
+        count = self._file.write(data)
+        self._digest.update(memoryview(data)[:count])
+        return count
