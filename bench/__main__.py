@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import sys
 
-from bench import overhead
+from bench import chunk, overhead
 
-BENCHES = {"overhead": overhead.main}
+BENCHES = {"overhead": overhead.main, "chunk": chunk.main}
 
 
 def main(argv: list[str]) -> int:

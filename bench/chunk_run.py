@@ -1,7 +1,7 @@
 """One run of the chunk engine in a process of its own, so that its seconds and its memory can be told: JSON in, JSON out.
 
-`python -m bench.chunk_run '{"do": "capture", ...}'`; used by `bench.chunk`. The clock starts when the modules are loaded, as they are
-in an agent's worker that has chosen its disk.
+`python -m bench.chunk_run '{"do": "capture", ...}'`; used by `bench.chunk`. The clock starts when the modules are loaded, as
+they are in an agent's worker that has chosen its disk.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ import zstandard
 from litho.library import Library
 from litho.library.chunks import ChunkReader, ChunkStore, ChunkWriter, index
 from litho.library.chunks.reader import Locator, Wanted
-from litho.library.chunks.usedmap import UNIT, units
+from litho.library.chunks.usedmap import GRAIN, UNIT, units
 from litho_agent.chunk import crew
 from litho_agent.chunk.capture import READ_GAP, save_partition
 from litho_agent.chunk.delta import Mode
-from litho_agent.chunk.device import PAGE, Buffer, Device
+from litho_agent.chunk.device import PAGE, Device, page_buffer
 from litho_agent.chunk.readback import read_back
 from litho_agent.chunk.restore import restore_partition
 from litho_agent.chunk.usage import used_map
@@ -38,7 +38,7 @@ class Order(msgspec.Struct, kw_only=True):
     fs: str = "ext4"
     library: str = ""
     name: str = "v1"
-    grain: int = 256 * 1024
+    grain: int = GRAIN
     level: int = 1
     threads: int = 0
     mode: str = "plain"
@@ -117,8 +117,8 @@ def _limits(order: Order) -> dict[str, float]:
                         packing[0] += time.thread_time() - since
                         packing[1] += size
 
-            with Buffer(UNIT) as view:
-                yield look
+            view = page_buffer(UNIT)
+            yield look
 
         since = time.monotonic()
         crew.run(
@@ -145,7 +145,8 @@ def _write_limits(order: Order) -> dict[str, float]:
 
     @contextlib.contextmanager
     def unpacker() -> Iterator[Callable[[tuple[int, int]], None]]:
-        with Buffer(UNIT) as view, ChunkReader(locator) as reader:
+        view = page_buffer(UNIT)
+        with ChunkReader(locator) as reader:
 
             def unpack(unit: tuple[int, int]) -> None:
                 low = found.span(unit[0])[0]
@@ -166,13 +167,13 @@ def _write_limits(order: Order) -> dict[str, float]:
 
         @contextlib.contextmanager
         def writer() -> Iterator[Callable[[tuple[int, int]], None]]:
-            with Buffer(UNIT) as view:
+            view = page_buffer(UNIT)
 
-                def write(unit: tuple[int, int]) -> None:
-                    low, high = found.span(unit[0])[0], found.span(unit[1] - 1)[1]
-                    disk.write(low, view[: high - low])
+            def write(unit: tuple[int, int]) -> None:
+                low, high = found.span(unit[0])[0], found.span(unit[1] - 1)[1]
+                disk.write(low, view[: high - low])
 
-                yield write
+            yield write
 
         def go(worker: Callable[[], contextlib.AbstractContextManager[Callable[[tuple[int, int]], None]]]) -> float:
             since = time.monotonic()

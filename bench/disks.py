@@ -1,9 +1,9 @@
 """The disks that the chunk engine is measured on: mixed real data, aged, and the same a while later.
 
-Version 1 holds files from /usr, a second copy of a part of them with 3 % of the files changed by 64 bytes, random bytes, a text log and a
-file like a database; before it is measured, a tenth of its files is deleted and written anew, so that free space lies in
-pieces. Version 2 is version 1 after 5 % of the files were replaced by ones with shifted content, pages of the database written,
-the log grown, some files new and some gone.
+Version 1 holds files from /usr, a second copy of a part of them with 3 % of the files changed by 64 bytes, random bytes, a
+text log and a file like a database; before it is measured, a tenth of its files is deleted and written anew, so that free
+space lies in pieces. Version 2 is version 1 after 5 % of the files were replaced by ones with shifted content, pages of the
+database written, the log grown, some files new and some gone.
 """
 
 from __future__ import annotations
