@@ -52,7 +52,7 @@ from litho.job import Compression, EngineName, Fit, OnBadSector, OnDirty, Short,
 from litho.messages import Problem
 from litho.task import Action, State
 
-NodesetState = Literal["image", "osimage", "boot", "stat"]
+NodesetState = Literal["image", "install", "osimage", "boot", "offline", "stat"]
 
 
 class NodeView(msgspec.Struct, frozen=True, kw_only=True):
@@ -104,12 +104,14 @@ class JobOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class NodesetRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Set nodes to a state: `image` captures, `osimage` restores, `boot` is the local disk, `stat` only asks."""
+    """Set nodes to a state: `image` captures, `install` and `osimage` restore, `boot` is the local disk, `offline` nothing, `stat`
+    only asks."""
 
     range: str
     state: NodesetState
     image: str = ""
-    """`name` or `name:version`; for `image` empty means the node's profile."""
+    """`name` or `name:version`; for `image` and `install` empty means the node's profile. For `osimage` a name of the library, or
+    else of the osimage table, whose profile then is the image."""
     job: JobOptions = JobOptions()
 
 

@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from litho.errors import LithoError, NotFoundError, RefusedError
 from litho.library import ImageRef, check_name
 from litho.messages import ClaimRequest, Order
-from litho.task import Action, CancelRequest, Claim, Outcome, State
+from litho.task import Action, CancelRequest, Claim, Expire, Outcome, State
 from litho_controller.api import JobOptions, NodesetLine
 from litho_controller.boot.cmdline import token_hash
 from litho_controller.store import tasks as rows_of
@@ -60,7 +60,10 @@ class Requests:
             lines = []
             for some in _batches(names):
                 async with tasks.store.write() as conn:
-                    lines += await self._queue(conn, some, action, images, options)
+                    made, superseded = await self._queue(conn, some, action, images, options)
+                lines += made
+                for row in superseded:
+                    tasks.after(row)
         tasks.woken.set()
         return lines
 
@@ -71,16 +74,23 @@ class Requests:
         action: Action,
         images: Mapping[str, ImageRef | LithoError],
         options: JobOptions,
-    ) -> list[NodesetLine]:
-        """Queue what can be queued for `names`, in the open transaction."""
+    ) -> tuple[list[NodesetLine], list[TaskRow]]:
+        """Queue what can be queued for `names`, in the open transaction; also answers the tasks that make way.
+
+        A task whose agent was asked to stop and has not said that it did makes way: the node comes to the new task only by
+        booting, and that ends whatever ran on it. It is LOST until its agent, if it is there still, says how it ended.
+        """
         known = {node.name: node for node in await nodes.get(conn, names)}
         busy = {row.node: row for row in await rows_of.find(conn, nodes=names, states=_ACTIVE)}
         made: dict[str, TaskRow] = {}
         states: dict[str, str] = {}
-        lines = []
+        lines, superseded = [], []
         for name in names:
             try:
+                stopping = busy.pop(name) if name in busy and busy[name].task.cancel_requested else None
                 image = _image(name, known, busy, images)
+                if stopping is not None:
+                    superseded.append((await self._tasks.move(conn, stopping, Expire(reason=rules.SUPERSEDED)))[0])
                 made[name] = await rows_of.insert(conn, self._new(name, action, image, options))
             except LithoError as exc:
                 lines.append(NodesetLine(node=name, error=str(exc), code=exc.code))
@@ -91,7 +101,7 @@ class Requests:
         await nodes.set_state(conn, states)
         profiles = [{"node": name, "os": "image", "profile": row.image} for name, row in made.items()]
         await rows.put_many(conn, "nodetype", profiles)
-        return lines
+        return lines, superseded
 
     def _new(self, node: str, action: Action, image: ImageRef, options: JobOptions) -> TaskRow:
         job = rules.job_of(
@@ -134,23 +144,25 @@ class Requests:
             )
         return ref
 
-    async def set_boot(self, names: Sequence[str]) -> list[NodesetLine]:
-        """Let nodes boot their own disk: what waits is cancelled at once, what runs is asked to stop."""
+    async def set_boot(self, names: Sequence[str], state: str = nodes.BOOT) -> list[NodesetLine]:
+        """Let nodes boot their own disk (or another state without a task): what waits is cancelled at once, what runs is asked to
+        stop."""
         tasks, lines = self._tasks, []
         for some in _batches(list(dict.fromkeys(names))):
             async with tasks.store.write() as conn:
                 known = {node.name for node in await nodes.get(conn, some)}
-                event = CancelRequest(reason="the node was set to boot its own disk")
+                why = "boot its own disk" if state == nodes.BOOT else state
+                event = CancelRequest(reason=f"the node was set to {why}")
                 busy = await rows_of.find(conn, nodes=some, states=_ACTIVE)
                 cancelled = [(await tasks.move(conn, row, event))[0] for row in busy]
-                await nodes.set_state(conn, dict.fromkeys(known, nodes.BOOT))
+                await nodes.set_state(conn, dict.fromkeys(known, state))
                 await rows_of.settle(conn, [*known])
             for row in cancelled:
                 tasks.after(row)
                 tasks.forget_boot_file(row)
             for name in some:
                 if name in known:
-                    lines.append(NodesetLine(node=name, text=nodes.BOOT))
+                    lines.append(NodesetLine(node=name, text=state))
                 else:
                     lines.append(NodesetLine(node=name, error=str(_missing(name)), code="node-missing"))
         return lines

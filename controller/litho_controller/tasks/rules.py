@@ -24,6 +24,9 @@ ARMED_TEXT = "armed, waiting for the node"
 """Neither holds `boot`, `install` or `partimage`: VCL takes those words for an end or a beginning that has not come."""
 
 
+SUPERSEDED = "the node was set anew before its agent had said that it stopped"
+
+
 def event_of(report: EventReport) -> Event:
     """The event that a node's report is to the task's state machine."""
     session, seq, body = report.session, report.seq, report.body
@@ -60,7 +63,7 @@ def told(row: TaskRow, report: EventReport) -> TaskRow:
         figure = row.progress if row.progress.total else Progress(phase="planned", total=body.total)
         return msgspec.structs.replace(row, plan=text, progress=figure)
     changed = msgspec.structs.replace(row, result=text)
-    if isinstance(body, Succeeded):
+    if isinstance(body, Succeeded) and row.state is State.SUCCEEDED:
         return _finished(changed, body)
     return changed
 
@@ -101,9 +104,26 @@ def nodestat_text(boot_state: str, latest: TaskRow | None) -> str:
         return ARMED_TEXT
     if latest.state.on_node:
         return latest.line or nodestat.line(latest.progress)
-    if latest.state in (State.FAILED, State.LOST) and not latest.settled:
+    if went_wrong(latest):
         return nodestat.failed(latest.task.reason)
     return boot_state
+
+
+def nodeset_text(boot_state: str, latest: TaskRow | None) -> str:
+    """What `nodeset N stat` says: what the node is set to.
+
+    A restore that went wrong leaves the node at `boot`, like one that went well; but programs (Apache VCL) take the turn to
+    `boot` for a restore's good end, whatever nodestat says. So the word is withheld until somebody sets the node anew.
+    """
+    if boot_state == "boot" and latest is not None and latest.action == "restore" and went_wrong(latest):
+        return f"failed restore of {latest.image}"
+    return boot_state
+
+
+def went_wrong(latest: TaskRow) -> bool:
+    """True for a task that an agent began, or should have begun, and that did not succeed, until the node is set anew."""
+    stopped = latest.state is State.CANCELLED and bool(latest.task.session)
+    return (stopped or latest.state in (State.FAILED, State.LOST)) and not latest.settled
 
 
 def job_of(options: JobOptions, *, action: str, image: str, version: int, vcl_markers: bool) -> Job:

@@ -531,3 +531,37 @@ async def test_nodestat_tells_a_failure_until_somebody_sets_the_node_to_boot(des
 def test_a_task_that_waits_is_not_taken_for_one_that_runs_or_has_ended(text):
     for word in ("boot", "install", "partimage", "complete", "failed"):
         assert word not in text
+
+
+async def test_a_node_that_is_set_anew_while_its_agent_still_stops_gets_its_new_task(desk):
+    await desk.define("n01")
+    (first,) = await desk.capture("n01")
+    agent = await desk.agent(first)
+    await agent.say(PLANNED, STARTED)
+    await desk.requests.set_boot(["n01"])
+    assert (await desk.row(first)).task.cancel_requested
+    (second,) = await desk.capture("n01")
+    assert (await desk.states())[first] == "lost"
+    assert (await desk.row(first)).task.reason == rules.SUPERSEDED
+    assert await desk.boot_state("n01") == "image image-x86-golden"
+    await agent.say(STOPPED)
+    assert (await desk.states())[first] == "cancelled", "the session that held it may still say how it ended"
+    assert await desk.boot_state("n01") == "image image-x86-golden", "and that does not touch the new task"
+    await desk.upkeep.tick()
+    assert (await desk.states())[second] == "armed"
+
+
+async def test_a_restore_that_went_wrong_does_not_say_boot_until_the_node_is_set_anew(desk):
+    publish(desk.library, "golden")
+    for name, body in (("n01", FAILED), ("n02", STOPPED)):
+        await desk.define(name)
+        (line,) = await desk.requests.create([name], "restore", ImageRef("golden"), JobOptions())
+        agent = await desk.agent(line.task)
+        await agent.say(PLANNED, STARTED, body)
+        row = await desk.row(line.task)
+        assert await desk.boot_state(name) == "boot"
+        assert rules.nodeset_text("boot", row) == "failed restore of golden"
+        assert rules.nodestat_text("boot", row).startswith("partimage-ng: failed: ")
+        await desk.requests.set_boot([name])
+        row = await desk.row(line.task)
+        assert rules.nodeset_text("boot", row) == rules.nodestat_text("boot", row) == "boot"
