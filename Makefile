@@ -27,8 +27,8 @@ bench: setup ## side by side with the bare pipes
 rootimg: setup ## kernel, initrd and root image of the nodes, in build/rootimg
 	$(BIN)/python -m litho_rootimg
 
-e2e: rootimg ## nodes in QEMU boot over the network, are captured and restored; arguments in E2E go to pytest
-	$(BIN)/pytest tests/e2e $(E2E)
+e2e: setup ## nodes in QEMU boot over the network, are captured and restored; E2E="-k name" picks some
+	scripts/e2e tests/e2e $(E2E)
 
 setup: $(STAMPS)/python ## packages and the virtual environment
 

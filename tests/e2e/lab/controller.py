@@ -1,0 +1,91 @@
+"""The real controller of the lab: `litho serve` on the bridge, and the `litho` command that speaks with it."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from litho import process
+
+from .network import ADDRESS
+from .nfs import EXPORT
+from .world import World, wait_port
+
+PORT = 3080
+BIN = Path(sys.executable).parent
+ENDED = ("succeeded", "failed", "cancelled", "lost")
+
+
+class Controller:
+    """`litho serve`; `kill` and `start` are what a crash looks like."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.state = world.folder / "state"
+        self.library = world.folder / "library"
+        self.config = world.folder / "lithograph.toml"
+        self.config.write_text(
+            f'site = "lab"\nstate_dir = "{self.state}"\nlibrary = "{self.library}"\nsocket = "{world.folder}/litho.sock"\n'
+            f'[http]\nhost = "{ADDRESS}"\nport = {PORT}\n'
+            f'[broker]\nhost = "{ADDRESS}"\nport = 1883\n'
+        )
+        world.folder.chmod(0o755)
+        self.litho("library", "init", str(self.library))
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        self._world.start("litho-serve", BIN / "litho", "serve", env=self._environment)
+        wait_port(ADDRESS, PORT)
+        wait_port(ADDRESS, 1883)
+
+    def kill(self) -> None:
+        """SIGKILL, as a crash would."""
+        self._world.stop("litho-serve", kill=True)
+
+    @property
+    def _environment(self) -> dict[str, str]:
+        return {"LITHO_CONFIG": str(self.config)}
+
+    def litho(self, *words: str) -> str:
+        """What a `litho` command prints. Raises EngineError when it fails."""
+        out = self._run(*words)
+        self._world.note(f"litho {' '.join(words)}\n{out.rstrip()}")
+        return out
+
+    def _run(self, *words: str) -> str:
+        return process.run([BIN / "litho", *words], env=self._environment, doing=f"litho {' '.join(words)}").out
+
+    def ask(self, *words: str) -> Any:
+        """The same as data."""
+        return json.loads(self._run(*words, "--json"))
+
+    def site(self, **keys: str) -> None:
+        """Set keys of the site table, as an administrator does once."""
+        with sqlite3.connect(self.state / "lithograph.db", timeout=10) as database:
+            for key, value in keys.items():
+                database.execute("INSERT OR REPLACE INTO site (key, value) VALUES (?, ?)", (key, value))
+
+    def export_library(self) -> None:
+        """Tell the nodes that the library is on NFS, in the words of xCAT's site table."""
+        self.site(IMAGELIBSERVER=ADDRESS, IMAGELIBINSTALLDIR=EXPORT)
+
+    def task(self, node: str) -> dict[str, Any]:
+        """The youngest task of a node."""
+        tasks = self.ask("task", "ls", "--node", node)
+        assert tasks, f"{node} has no task"
+        return max(tasks, key=lambda task: task["created"])
+
+    def wait_task(self, node: str, state: str, timeout_s: float) -> dict[str, Any]:
+        """Wait until the youngest task of a node is in `state`; fails at once when it ends in another."""
+        until = time.monotonic() + timeout_s
+        while True:
+            task = self.task(node)
+            if task["state"] == state:
+                return task
+            assert task["state"] not in ENDED, f"the task of {node} ended as {task['state']}: {task.get('reason')}"
+            assert time.monotonic() < until, f"the task of {node} is still {task['state']} after {timeout_s} s: {task}"
+            time.sleep(0.5)

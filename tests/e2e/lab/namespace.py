@@ -1,0 +1,23 @@
+"""One namespace for everything: `scripts/e2e` starts pytest in its own network, PID and mount namespace.
+
+Bridges, taps and servers in it never meet the machine's own network, two labs can run beside each other, and when
+it ends, however it ends, the kernel ends every process in it: there is nothing to clean up.
+"""
+
+from __future__ import annotations
+
+import os
+
+from litho import process
+
+VARIABLE = "LITHO_LAB"
+
+
+def inside() -> bool:
+    """True when this process was started by `scripts/e2e`."""
+    return os.environ.get(VARIABLE) == "1"
+
+
+def prepare() -> None:
+    """What a fresh namespace lacks: the loopback interface."""
+    process.run(["ip", "link", "set", "lo", "up"])

@@ -1,0 +1,94 @@
+"""The lab's network: a bridge with DHCP and TFTP on it, as a site's own installation network would have them.
+
+iPXE (QEMU's own network boot ROM, or one that dnsmasq hands to other firmware) is sent to the controller for a
+script of its node.
+
+Two traps, both measured with iPXE 1.0.0+git-20190125: it waits 13 s for an IPv6 router before it uses the IPv4
+lease that it has, so dnsmasq announces one; and `udp-receiver` answers to the interface's broadcast address, so the
+bridge has one.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from litho import process
+
+from .world import World
+
+ADDRESS = "10.77.0.1"
+BOOT_PORT = 8080
+
+
+class Network:
+    """The bridge and its taps."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._taps = 0
+        for argv in (
+            ["ip", "link", "add", "br0", "type", "bridge", "forward_delay", "0", "mcast_snooping", "0"],
+            ["ip", "link", "set", "br0", "address", "52:54:00:77:00:fe"],
+            ["ip", "addr", "add", f"{ADDRESS}/24", "brd", "+", "dev", "br0"],
+            ["ip", "addr", "add", "fd00:77::1/64", "dev", "br0", "nodad"],
+            ["ip", "link", "set", "br0", "up"],
+            ["ip", "route", "add", "224.0.0.0/4", "dev", "br0"],
+        ):
+            process.run(argv)
+
+    def tap(self) -> str:
+        """A port of the bridge for one more machine."""
+        name = f"tap{self._taps}"
+        self._taps += 1
+        process.run(["ip", "tuntap", "add", name, "mode", "tap"])
+        process.run(["ip", "link", "set", name, "master", "br0", "up"])
+        return name
+
+    def cable(self, tap: str, *, plugged: bool) -> None:
+        """Pull or plug a machine's cable."""
+        process.run(["ip", "link", "set", tap, "up" if plugged else "down"])
+
+    def close(self) -> None:
+        """Take bridge and taps away."""
+        for number in range(self._taps):
+            process.run(["ip", "link", "del", f"tap{number}"], ok=(0, 1))
+        process.run(["ip", "link", "del", "br0"])
+
+
+def serve_dhcp(world: World, script_url: str) -> None:
+    """Start dnsmasq; iPXE gets `script_url` as its script."""
+    tftp = world.folder / "tftp"
+    tftp.mkdir(exist_ok=True)
+    for name in ("undionly.kpxe", "snponly.efi"):
+        shutil.copy(Path("/usr/lib/ipxe") / name, tftp)
+    config = world.folder / "dnsmasq.conf"
+    config.write_text(
+        f"""\
+port=0
+interface=br0
+bind-interfaces
+dhcp-range=10.77.0.100,10.77.0.199,255.255.255.0,2m
+dhcp-leasefile={world.folder}/leases
+enable-ra
+dhcp-range=fd00:77::,ra-only
+ra-param=br0,4,60
+dhcp-authoritative
+dhcp-no-override
+no-ping
+enable-tftp
+tftp-root={tftp}
+dhcp-match=set:ipxe,175
+dhcp-match=set:efi64,option:client-arch,7
+dhcp-match=set:efi64,option:client-arch,9
+tag-if=set:chain,tag:!ipxe,tag:efi64
+tag-if=set:bios,tag:!ipxe,tag:!efi64
+dhcp-boot=tag:chain,snponly.efi
+dhcp-boot=tag:bios,undionly.kpxe
+dhcp-boot=tag:ipxe,{script_url}
+log-dhcp
+user=root
+group=root
+"""
+    )
+    world.start("dnsmasq", "dnsmasq", "-k", "-C", config, "--log-facility=-")
