@@ -335,8 +335,9 @@ def table(bench: Bench, rounds: int) -> str:
         lines.append(f"| {name} | {value:.2f} | {said} | {'' if goal is None or met(value, goal) else 'missed'} |")
     lines.append("")
     lines.append(
-        f"Changed in version 2 at 64 KiB: {bench.facts['changed'] / 1e6:.0f} MB new ({bench.facts['changed packed'] / 1e6:.0f} MB "
-        f"packed), {bench.facts['changed here'] / 1e6:.0f} MB against the same place."
+        f"Changed in version 2 at 64 KiB: {bench.facts['changed'] / 1e6:.0f} MB new "
+        f"({bench.facts['changed packed'] / 1e6:.0f} MB packed), "
+        f"{bench.facts['changed here'] / 1e6:.0f} MB against the same place."
     )
     return "\n".join(lines)
 

@@ -262,8 +262,22 @@ def test_a_missing_file_of_a_pack_is_found_and_named(library, tmp_path, what):
     (library.root / DIRECTORY / f"{pack}.{what}").unlink()
     problems = scrub.check_image(library, library.manifest(ImageRef("golden")))
     assert any(pack in problem.sentence for problem in problems)
+    target = tmp_path / "target"
+    target.write_bytes(b"\x5a" * MB)
     with pytest.raises(IntegrityError, match=pack):
-        restored(library, tmp_path, ImageRef("golden"))
+        adapter.restore_part(library, library.manifest(ImageRef("golden")).parts[0], target)
+    assert target.read_bytes() == b"\x5a" * MB, "that could be known before the first write"
+
+
+def test_a_pack_that_was_cut_is_refused_before_the_first_write(library, tmp_path):
+    image(library, tmp_path, "golden", contents(1, MB, noise=1.0))
+    path = library.root / DIRECTORY / f"{_pack_of(library, 'golden')}.pack"
+    os.truncate(path, path.stat().st_size - 1)
+    target = tmp_path / "target"
+    target.write_bytes(b"\x5a" * MB)
+    with pytest.raises(IntegrityError, match=path.stem):
+        adapter.restore_part(library, library.manifest(ImageRef("golden")).parts[0], target)
+    assert target.read_bytes() == b"\x5a" * MB
 
 
 def test_a_lost_index_is_made_anew_from_the_packs_frames(library, tmp_path):

@@ -82,6 +82,7 @@ def restore_partition(
                 code="target-too-small",
             )
         job = _Job(disk, index, store, mode)
+        job.locator.require(index)
         if free != "keep":
             give_back(disk, index, zero=free == "zero")
         crew.run(
@@ -117,7 +118,7 @@ class _Job:
         self._disk = disk
         self._index = index
         self._reads = index.used.merged(READ_GAP, PAGE)
-        self._locator = Locator(store)
+        self.locator = Locator(store)
         self._mode = mode
         self._chooser = Chooser(mode)
         self._lock = threading.Lock()
@@ -134,7 +135,7 @@ class _Job:
     def worker(self) -> Iterator[Callable[[tuple[int, int]], None]]:
         """One thread's buffer and reader."""
         view = page_buffer(max(UNIT, self._index.grain))
-        with ChunkReader(self._locator) as reader:
+        with ChunkReader(self.locator) as reader:
             yield lambda unit: self._restore(unit, view, reader)
 
     def _restore(self, unit: tuple[int, int], view: memoryview, reader: ChunkReader) -> None:

@@ -1,6 +1,7 @@
 """The chunk store's formats and its directory: what is written is read, and what is damaged is never believed."""
 
 import random
+import time
 import zlib
 from array import array
 from pathlib import Path
@@ -255,6 +256,21 @@ def test_joining_in_slices_is_the_same_as_joining_at_once(monkeypatch):
     in_slices = catalog.join(parts, set(packs))
     assert in_slices.entries == at_once.entries
     assert list(in_slices.entries) == sorted(in_slices.entries)
+
+
+def test_ten_million_chunks_are_loaded_in_under_two_seconds(store):
+    count, step = 10_000_000, (2**64 // 10_000_000) >> 20 << 20
+    made = catalog.Catalog([PACK], array("Q", range(0, step * count, step)))
+    store.make()
+    for kind in ("idx", "pack"):
+        store.path(PACK, kind).touch()
+    store.path(b"c" * 16, "catalog").write_bytes(catalog.dump(made))
+    del made
+    since = time.monotonic()
+    known = Known.load(store)
+    assert time.monotonic() - since < 2
+    assert len(known) == count
+    assert list(known._all()[0].candidates((step * 77).to_bytes(8, "big") + bytes(24))) == [PACK]
 
 
 def test_every_flipped_bit_of_a_catalog_is_found():

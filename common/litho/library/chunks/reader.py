@@ -22,9 +22,10 @@ from typing import NamedTuple
 import zstandard
 from blake3 import blake3
 
-from litho.errors import IntegrityError
+from litho.errors import IntegrityError, LibraryError
 from litho.library import files
 from litho.library.chunks import pack as packs
+from litho.library.chunks.index import Index
 from litho.library.chunks.known import Known
 from litho.library.chunks.pack import FRAME_HEADER, Record
 from litho.library.chunks.store import ChunkStore
@@ -35,6 +36,7 @@ GAP = 128 * 1024
 """Bytes that nobody asked for and are read all the same, rather than read twice."""
 _OPEN = 6
 _TRIES = 3
+_DAMAGE = ("corrupt-pack", "pack-missing", "library-missing")
 
 
 class Wanted(NamedTuple):
@@ -64,19 +66,19 @@ class Locator:
     def __init__(self, store: ChunkStore) -> None:
         self.store = store
         self._known: Known | None = None
-        self._gone: set[bytes] = set()
+        self._gone: dict[bytes, str] = {}
 
-    def lost(self, pack: bytes) -> None:
+    def lost(self, pack: bytes, why: str) -> None:
         """The pack's file is not there (any more): from now on its chunks are looked for elsewhere."""
-        self._gone.add(pack)
+        self._gone[pack] = why
         self.store.forget(pack)
         self._known = None
 
     def locate(self, digest: bytes, hint: bytes) -> tuple[bytes, Record]:
         """The pack and the place of a chunk. Raises IntegrityError when no pack has it, LibraryError."""
-        why = ""
+        why = self._gone.get(hint, "")
         try:
-            record = None if hint in self._gone else self.store.index(hint).find(digest)
+            record = None if why else self.store.index(hint).find(digest)
             if record is not None:
                 return hint, record
         except IntegrityError as exc:
@@ -93,6 +95,33 @@ class Locator:
                 code="chunk-missing",
             )
         return other, record
+
+    def require(self, index: Index) -> None:
+        """Look whether every pack that `index` names is there and as long as it should be, or another has its chunks.
+
+        A look at names, sizes and the packs' own indexes, not at the chunks: what can be known before the first write.
+        Raises IntegrityError, LibraryError.
+        """
+        lost: set[bytes] = set()
+        for pack in index.packs:
+            try:
+                wanted = self.store.index(pack).size
+                with files.telling(self.store.root):
+                    size = self.store.path(pack, "pack").stat().st_size
+                if size != wanted:
+                    raise IntegrityError(
+                        f"the pack {pack.hex()} has {size} bytes instead of {wanted}", code="corrupt-pack"
+                    )
+            except LibraryError as exc:
+                if exc.code not in _DAMAGE:
+                    raise
+                self.lost(pack, f"the pack {pack.hex()} is missing" if exc.code == "library-missing" else exc.message)
+                lost.add(pack)
+        if lost:
+            for i in range(len(index.numbers)):
+                named = index.pack(i)
+                if named in lost:
+                    self.locate(index.digest(i), named)
 
 
 class ChunkReader:
@@ -118,7 +147,7 @@ class ChunkReader:
                 self._fetch(wanted)
                 return
             except PackMissingError as exc:
-                self._locator.lost(exc.pack)
+                self._locator.lost(exc.pack, exc.message)
         self._fetch(wanted)
 
     def _fetch(self, wanted: Sequence[Wanted]) -> None:
