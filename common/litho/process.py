@@ -95,12 +95,8 @@ def which(program: str) -> str | None:
     return shutil.which(program, path=PATH)
 
 
-def _resolve(argv: Argv) -> list[str]:
-    words = [str(word) for word in argv]
-    program = words[0]
-    if any("\0" in word for word in words):
-        # A label from a disk or a manifest may hold one; the kernel would cut the argument there.
-        raise EngineError(f"an argument of {Path(program).name} holds a zero byte", code="bad-argument")
+def require(program: str) -> str:
+    """Where a program is on the gateway's PATH. Raises MissingProgramError with the package that brings it."""
     found = which(program)
     if found is None:
         name = Path(program).name
@@ -109,7 +105,15 @@ def _resolve(argv: Argv) -> list[str]:
             f"the program {program} is not installed",
             hint=f"install the package {package}" if package else "",
         )
-    return [found, *words[1:]]
+    return found
+
+
+def _resolve(argv: Argv) -> list[str]:
+    words = [str(word) for word in argv]
+    if any("\0" in word for word in words):
+        # A label from a disk or a manifest may hold one; the kernel would cut the argument there.
+        raise EngineError(f"an argument of {Path(words[0]).name} holds a zero byte", code="bad-argument")
+    return [require(words[0]), *words[1:]]
 
 
 def _armed(argv: Argv) -> list[str]:
