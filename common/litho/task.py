@@ -20,6 +20,9 @@ event is decided here and nowhere else. Two kinds of events exist:
 SUCCEEDED, FAILED and CANCELLED are final: nothing leaves them. LOST means "nothing was heard for the lease's time", and
 that can be wrong: a node that was cut off may have finished its work. So the session that held the task may still say how it
 ended, and the task then takes that truer end. Nothing else leaves LOST.
+
+A success that was neither planned nor started is not believed, and it is the last thing that its session says: the task is
+FAILED with the code `protocol` rather than left to wait for an end that has been said already.
 """
 
 from __future__ import annotations
@@ -28,6 +31,12 @@ import enum
 from typing import Literal
 
 import msgspec
+
+UNPROVEN = (
+    "the agent said that it succeeded without having said that it began, so its word is not trusted: check that agent and "
+    "controller are of the same version, then start again"
+)
+"""The reason of a task that ends with the code `protocol`."""
 
 
 class State(enum.StrEnum):
@@ -232,10 +241,10 @@ def _node(task: Task, event: NodeEvent) -> Transition:
 
 
 def _succeed(seen: Task) -> Transition:
-    # A success that was never planned or started would be a lie; from LOST it may have been, so believe the session there.
+    # In LOST what was said on the way is not looked at, so the session is believed there.
     if seen.state in (State.RUNNING, State.LOST):
         return _moved(seen, state=State.SUCCEEDED, code="", reason="")
-    return Transition(seen, Outcome.REFUSED)
+    return _moved(seen, state=State.FAILED, code="protocol", reason=UNPROVEN)
 
 
 def _step(seen: Task, at: State, to: State) -> Transition:

@@ -34,8 +34,8 @@ TABLE = """
             arm       cancel        expire  claim      plan       start      succeed      fail      cancelled
 queued      M:armed   M:cancelled   R       R          F          F          F            F         F
 armed       D         M:cancelled   M:lost  M:claimed  F          F          F            F         F
-claimed     D         M             M:lost  D          M:planned  R          R            M:failed  M:cancelled
-planned     D         M             M:lost  D          R          M:running  R            M:failed  M:cancelled
+claimed     D         M             M:lost  D          M:planned  R          M:failed     M:failed  M:cancelled
+planned     D         M             M:lost  D          R          M:running  M:failed     M:failed  M:cancelled
 running     D         M             M:lost  D          R          R          M:succeeded  M:failed  M:cancelled
 succeeded   L         L             L       D          L          L          L            L         L
 failed      L         L             L       D          L          L          L            L         L
@@ -143,6 +143,13 @@ def test_a_task_that_failed_tells_code_and_reason_and_one_that_succeeded_tells_n
     assert (lost.state, lost.code, lost.reason) == (State.LOST, "lost", "nothing was heard for 60 s")
     back = advance(lost, Succeed(session="s", seq=2)).task
     assert (back.state, back.code, back.reason) == (State.SUCCEEDED, "", "")
+
+
+@pytest.mark.parametrize("state", [State.CLAIMED, State.PLANNED])
+def test_a_success_that_never_began_ends_the_task_as_failed_and_says_why(state: State) -> None:
+    failed = advance(task_in(state), Succeed(session="s", seq=2)).task
+    assert (failed.state, failed.code, failed.last_seq) == (State.FAILED, "protocol", 2)
+    assert failed.reason.startswith("the agent said that it succeeded without having said that it began")
 
 
 def test_a_late_event_of_a_lost_task_counts_as_seen_so_that_the_end_is_no_gap() -> None:
