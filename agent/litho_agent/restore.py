@@ -2,8 +2,9 @@
 
 Three parts, and the order is the point of it:
 
-1. **Look.** The image is found and every stored byte of it is hashed; the disk is chosen, guarded, and the table fitted
-   to it. Whatever is wrong is found here, with the disk untouched.
+1. **Look.** The image is found; the disk is chosen, guarded and held, so that it is the same disk when it is written to; the
+   table is fitted to it; every program that will be needed is looked for; every stored byte is hashed. Whatever is wrong is
+   found here, with the disk untouched.
 2. **Print.** Old signatures and the old table go, the new table comes without boot code and active flag, and each
    partition is filled.
 3. **Settle.** Each partition is probed for what it must be now; only then the table is made bootable and the boot code
@@ -28,6 +29,7 @@ from litho_agent.engines import tail
 from litho_agent.engines.choose import named
 from litho_agent.filesystems import make_swap, probe
 from litho_agent.layout import Fitted, Table, parse_dump, partition_path, plan_fit, write_head, write_table
+from litho_agent.layout.device import disk_size, head_size
 from litho_agent.layout.grow import can_grow, grow
 from litho_agent.mover import WorkOrder
 from litho_agent.telling import Teller, check_cancelled
@@ -40,16 +42,18 @@ def restore(order: WorkOrder, teller: Teller) -> Succeeded:
     teller.enter("look")
     library = Library.open(Path(order.library))
     manifest = library.manifest(library.resolve(ImageRef(names.check_name(job.image), job.version)))
-    disk = choose(inventory.read(), job.disk, "restore", job.allow).require()
     table = _table(library, manifest)
+    disk = choose(inventory.read(), job.disk, "restore", job.allow).require()
     fitted = _fit(manifest, table, disk, job)
-    teller.say(Planned(disk=facts(disk), steps=steps(manifest, disk, fitted), total=manifest.used))
-    streams = [part for part in manifest.parts if part.kind == "stream"]
-    teller.expect(total=manifest.used, parts=len(streams))
-    teller.enter("verify")
-    verify.require(verify.check_files(library, manifest, lambda _: check_cancelled(teller)))
-    head = _read(library, manifest.head) if manifest.head else b""
+    # Held from here on: reading the whole image may take an hour, in which somebody else could mount what was free.
     with held(disk, write=True) as hold:
+        teller.say(Planned(disk=facts(disk), steps=steps(manifest, disk, fitted), total=manifest.used))
+        streams = [part for part in manifest.parts if part.kind == "stream"]
+        teller.expect(total=manifest.used, parts=len(streams))
+        head = _read(library, manifest.head) if manifest.head else b""
+        ready(hold, manifest, fitted, head)
+        teller.enter("verify")
+        verify.require(verify.check_files(library, manifest, lambda _: check_cancelled(teller)))
         check_cancelled(teller)
         teller.say(Started())
         teller.enter("layout")
@@ -59,10 +63,12 @@ def restore(order: WorkOrder, teller: Teller) -> Succeeded:
         for part in manifest.parts:
             printer.print(part)
         if fitted.grown is not None:
+            check_cancelled(teller)
             teller.enter("grow")
             _grow(hold, manifest, fitted.grown)
         teller.enter("settle")
         for part in manifest.parts:
+            check_cancelled(teller)
             _prove(hold, part)
         check_cancelled(teller)
         write_head(hold, head, fitted.table)
@@ -93,6 +99,27 @@ def steps(manifest: Manifest, disk: Disk, fitted: Fitted) -> tuple[str, ...]:
     if fitted.grown is not None:
         found.append(f"partition {fitted.grown}: grown to the end of the disk")
     return tuple(found)
+
+
+def ready(hold: Hold, manifest: Manifest, fitted: Fitted, head: bytes) -> None:
+    """Find what would only be found in the middle: a program that is missing, an engine that this agent does not have, boot code
+    that has no room. Raises LibraryError, IntegrityError, DiskError, MissingProgramError."""
+    size, _ = disk_size(hold.fd)
+    room = head_size(fitted.table, size)
+    if len(head) > room:
+        raise IntegrityError(
+            f"the image's {len(head)} bytes before the first partition do not fit into the {room} before it on {hold.path}",
+            code="bad-manifest",
+        )
+    needed: list[process.Argv] = [["sfdisk"], ["wipefs"]] if fitted.table.label != "none" else [["wipefs"]]
+    for part in manifest.parts:
+        if part.kind == "stream":
+            needed.append(named(part.engine).restore(hold.path, part.fs))
+            tail.from_extra(part.extra)
+        elif part.kind == "swap":
+            needed.append(make_swap(hold.path, uuid=part.uuid, label=part.label))
+    for argv in needed:
+        process.require(str(argv[0]))
 
 
 def node(hold: Hold, part: Part) -> Path:
