@@ -45,7 +45,8 @@ def capture(order: WorkOrder, teller: Teller) -> Succeeded:
     library.check_writable()
     try:
         done = _capture(order, library, teller)
-    except LithoError:
+    except Exception:
+        # Also for a defect of ours: who waits for the marker would wait for ever.
         _mark(library, job, "capturefailed")
         raise
     _mark(library, job, "capturedone")
@@ -63,7 +64,7 @@ def _capture(order: WorkOrder, library: Library, teller: Teller) -> Succeeded:
         notes = list(layout.notes)
         streams = [piece for piece in pieces if piece.kind == "stream"]
         total = sum(piece.used for piece in streams)
-        check_room(library, total, notes)
+        check_room(library, total, notes, packed=job.compress != "none")
         teller.say(Planned(disk=facts(disk), steps=tuple(piece.step for piece in pieces), total=total))
         teller.expect(total=total, parts=len(streams))
         for text in notes:
@@ -110,10 +111,10 @@ def _capture(order: WorkOrder, library: Library, teller: Teller) -> Succeeded:
     )
 
 
-def check_room(library: Library, total: int, notes: list[str]) -> None:
+def check_room(library: Library, total: int, notes: list[str], *, packed: bool = True) -> None:
     """Refuse a capture for which the library has surely no room, and note one that may find too little. Raises LibraryError."""
     free = library.free()
-    if free < total // _LEAST_SHARE:
+    if free < (total // _LEAST_SHARE if packed else total):
         raise LibraryError(
             f"the library {library.root} has {human(free)} free, and {human(total)} of used data are to be captured",
             hint="free some space or prune old versions",

@@ -7,7 +7,8 @@ So the agent stays able to answer, report and cancel whatever the job does, and 
 system call that hangs takes nothing with it. The worker dies with the agent, and the engines with the worker.
 
 A job's failure is an answer here, not an exception: `run` always returns how it ended. A worker that dies without saying so is
-answered for: what it left in the library is swept up, and the reason names how it died.
+answered for: what it left in the library is swept up, and the reason names how it died. What it had published before it died is
+published all the same, so that is the answer then: "failed" or "stopped" would be a lie that a later restore finds out.
 """
 
 from __future__ import annotations
@@ -17,23 +18,29 @@ import contextlib
 import logging
 import os
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 
 from litho import process
-from litho.errors import LithoError
+from litho.errors import LithoError, NotFoundError
 from litho.job import Job
-from litho.library import Library, Owner, care
-from litho.messages import Failed, Planned, Started, Stopped, Succeeded
+from litho.library import ImageRef, Library, Manifest, Owner, care, files
+from litho.library.stage import read_owner
+from litho.messages import Failed, Planned, Started, Stopped, Succeeded, clip
 from litho.progress import Progress
 
 log = logging.getLogger("litho_agent.mover")
 
 CANCEL_GRACE_S = 1.5
 """Seconds that a worker has to stop by itself after a cancel; then it is killed."""
-_LONGEST_LINE = 4 * 1024 * 1024
+LONGEST_LINE = 4 * 1024 * 1024
+"""Bytes of one line of the worker; a plan of 128 partitions is about 30 KiB."""
+_SWEEP_S = 30.0
+_SWEEP_CANCELLED_S = 0.4
+"""Seconds that the sweep after a dead worker may take. It then goes on by itself; the controller's sweep does the same work."""
 
 
 class WorkOrder(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,11 +93,13 @@ async def run(order: WorkOrder, hear: Callable[[News], None], cancel: asyncio.Ev
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             env=env,
-            limit=_LONGEST_LINE,
+            limit=LONGEST_LINE,
         )
     except (LithoError, OSError) as exc:
         return Failed(code="worker-died", reason=f"the worker process could not be started ({exc})", exit_code=8)
     assert child.stdin and child.stdout and child.stderr  # noqa: S101 - the three pipes were asked for
+    begun = time.monotonic()
+    broken = ""
     ear = _Ear(hear)
     canceller = asyncio.create_task(_cancel(child, cancel), name="worker-cancel")
     words = asyncio.create_task(_last_words(child.stderr), name="worker-stderr")
@@ -103,7 +112,8 @@ async def run(order: WorkOrder, hear: Callable[[News], None], cancel: asyncio.Ev
             try:
                 line = await child.stdout.readline()
             except ValueError:
-                log.error("the worker wrote a line of more than %d bytes", _LONGEST_LINE)
+                broken = f"the worker process was ended because it wrote a line of more than {LONGEST_LINE} bytes"
+                log.error("%s", broken)
                 child.kill()
                 break
             if not line:
@@ -118,14 +128,17 @@ async def run(order: WorkOrder, hear: Callable[[News], None], cancel: asyncio.Ev
             await child.wait()
         last = await words
         await asyncio.gather(canceller, return_exceptions=True)
-    if ear.end is not None and (code == 0 or not isinstance(ear.end, Succeeded)):
+    if ear.end is not None:
+        # Its very last line, said when all was done and proven: what happens to the process after that changes nothing.
         return ear.end
-    await asyncio.to_thread(_sweep, order)
+    published = await _swept(order, _SWEEP_CANCELLED_S if cancel.is_set() else _SWEEP_S)
+    if published is not None:
+        return _answer_for(published, seconds=time.monotonic() - begun)
     if cancel.is_set():
         return Stopped(touched=ear.touched)
-    how = process.told(["the worker process"], code)
+    how = broken or process.told(["the worker process"], code)
     reason = f"{how}{f' ({last})' if last else ''}"
-    return Failed(code="worker-died", reason=reason, touched=ear.touched, exit_code=8)
+    return Failed(code="worker-died", reason=clip(reason), touched=ear.touched, exit_code=8)
 
 
 class _Ear:
@@ -173,8 +186,55 @@ async def _last_words(stream: asyncio.StreamReader) -> str:
             log.info("worker: %s", text)
 
 
-def _sweep(order: WorkOrder) -> None:
-    """Delete what a dead worker left in the library. What fails here is left to the controller's sweep."""
-    with contextlib.suppress(LithoError):
+async def _swept(order: WorkOrder, limit_s: float) -> Manifest | None:
+    """Sweep in a thread, waiting for it at most `limit_s` seconds: a file server that does not answer must not delay the end."""
+    sweeping = asyncio.create_task(asyncio.to_thread(sweep, order), name="worker-sweep")
+    await asyncio.wait({sweeping}, timeout=limit_s)
+    if sweeping.done():
+        return sweeping.result()
+    log.warning("the library %s does not answer; what the dead worker left there is swept later", order.library)
+    return None
+
+
+def sweep(order: WorkOrder) -> Manifest | None:
+    """Delete what a dead worker left in the library; answers the version that it had published all the same, if it had.
+
+    What fails here is left to the controller's sweep.
+    """
+    if order.job.action != "capture":
+        return None
+    try:
         library = Library.open(Path(order.library))
+        published = _published(library, order)
         care.sweep(library, dead=lambda owner: owner is not None and owner.session == order.owner.session)
+    except LithoError as exc:
+        log.warning("what the dead worker left was not swept: %s", exc)
+        return None
+    return published
+
+
+def _published(library: Library, order: WorkOrder) -> Manifest | None:
+    """The version whose reservation is still the dead worker's own and whose manifest is there. Raises LibraryError."""
+    with files.telling(library.root):
+        for file, parsed in list(library.entries()):
+            if parsed.suffix or not parsed.part or parsed.image != order.job.image:
+                continue
+            with contextlib.suppress(FileNotFoundError, NotFoundError):
+                owner = read_owner(library.root / file)
+                if owner is not None and owner.session == order.owner.session:
+                    return library.manifest(ImageRef(parsed.image, parsed.version))
+    return None
+
+
+def _answer_for(manifest: Manifest, *, seconds: float) -> Succeeded:
+    """What the worker would have said of the version that it published."""
+    return Succeeded(
+        image=manifest.image,
+        version=manifest.version,
+        used=manifest.used,
+        stored=manifest.stored,
+        seconds=seconds,
+        disk=manifest.disk,
+        os=manifest.os,
+        notes=(*manifest.notes[:255], "the worker process was ended after it had published the image"),
+    )

@@ -103,16 +103,15 @@ def work(order: WorkOrder, teller: LineTeller) -> End:
     try:
         end = capture(order, teller) if order.job.action == "capture" else restore(order, teller)
     except CancelledError as exc:
-        return Stopped(reason=exc.message, touched=teller.touched)
+        return Stopped(reason=clip(exc.message), touched=teller.touched)
     except LithoError as exc:
         return Failed(code=exc.code, reason=clip(str(exc)), touched=teller.touched, exit_code=exc.exit_code)
     except Exception as exc:
         # A defect of ours: the person gets a sentence, the log gets the trace.
         log.exception("the job met an error that nothing expected")
         kind = type(exc).__name__
-        return Failed(
-            code="internal", reason=f"an unexpected error stopped the job ({kind}: {exc})", touched=teller.touched
-        )
+        reason = clip(f"an unexpected error stopped the job ({kind}: {exc})")
+        return Failed(code="internal", reason=reason, touched=teller.touched)
     teller.finish()
     return end
 
@@ -129,6 +128,8 @@ def main() -> int:
         teller.cancel()
 
     signal.signal(signal.SIGTERM, on_term)
+    # Ctrl-C goes to every process of a terminal. It is the agent that hears it; the worker and its engines are told by SIGTERM.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     order = msgspec.json.decode(sys.stdin.buffer.readline(), type=WorkOrder)
     over = threading.Event()
 
