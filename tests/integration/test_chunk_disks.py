@@ -16,9 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from litho.errors import DiskError, IntegrityError
+from litho.errors import DiskError, IntegrityError, LibraryError
 from litho.library import ImageRef, Library, care
-from litho.library.chunks import ChunkStore, gc, index, scrub
+from litho.library.chunks import ChunkStore, ChunkWriter, gc, index, scrub
+from litho.library.chunks.writer import Frame
 from litho_agent.chunk import adapter
 from litho_agent.chunk.usage import used_map
 from litho_agent.filesystems import prove
@@ -205,6 +206,51 @@ def test_a_target_that_is_too_small_keeps_what_it_holds(library, tmp_path):
             adapter.restore_part(library, part, target)
         assert told.value.code == "target-too-small"
         assert set(target.read_bytes()) == {0xA5}
+
+
+# ---------------------------------------------------------------- the library fails
+
+
+def test_a_library_that_fills_up_in_the_middle_ends_in_words_and_the_next_capture_goes_on(files, tmp_path):
+    small = tmp_path / "small"
+    small.mkdir()
+    with loop_disk(tmp_path / "a", size=SIZE) as source, loop_disk(tmp_path / "b", size=SIZE) as target:
+        fill(source, "ext4", files, tmp_path / "mnt")
+        sh("mount", "-t", "tmpfs", "-o", "size=10m", "tmpfs", small)
+        try:
+            library = Library.create(small)
+            with pytest.raises(LibraryError) as told:
+                capture(library, "golden", source, fs="ext4")
+            assert told.value.code == "library-full"
+            assert library.images() == []
+            before = sum(len(ChunkStore(library).index(pack)) for pack in ChunkStore(library).listing().live)
+            assert before > 0
+            sh("mount", "-o", "remount,size=100m", small)
+            part = capture(library, "golden", source, fs="ext4").parts[0]
+            held = sum(len(ChunkStore(library).index(pack)) for pack in ChunkStore(library).listing().live)
+            assert held == len(_digests(library)), "nothing was stored twice"
+            adapter.restore_part(library, part, target, verify_target=True)
+            prove(target, "ext4")
+        finally:
+            sh("umount", small)
+
+
+def test_a_library_that_is_read_only_restores_and_refuses_a_capture_in_words(files, tmp_path):
+    small = tmp_path / "small"
+    small.mkdir()
+    with loop_disk(tmp_path / "a", size=SIZE) as source, loop_disk(tmp_path / "b", size=SIZE) as target:
+        fill(source, "ext4", files, tmp_path / "mnt")
+        sh("mount", "-t", "tmpfs", "-o", "size=100m", "tmpfs", small)
+        try:
+            library = Library.create(small)
+            part = capture(library, "golden", source, fs="ext4").parts[0]
+            sh("mount", "-o", "remount,ro", small)
+            adapter.restore_part(library, part, target, verify_target=True)
+            with pytest.raises(LibraryError) as told:
+                ChunkWriter(ChunkStore(library)).add([Frame(bytes(32), 3, False, b"new")])
+            assert told.value.code == "library-read-only"
+        finally:
+            sh("umount", small)
 
 
 # ---------------------------------------------------------------- death

@@ -1,10 +1,14 @@
 """The chunk store's formats and its directory: what is written is read, and what is damaged is never believed."""
 
 import random
+import struct
+import subprocess
+import sys
 import time
 import zlib
 from array import array
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
 import zstandard
@@ -183,6 +187,25 @@ def test_every_flipped_bit_of_an_index_is_found():
     for cut in range(0, len(data), 3):
         with pytest.raises(LibraryError):
             index.parse(data[:cut], what="it")
+
+
+def test_the_reference_is_enough_to_read_an_index_and_its_root(tmp_path):
+    made = an_index()
+    path = tmp_path / "golden.v3-sda1.chunks"
+    path.write_bytes(index.dump(made))
+    page = (Path(__file__).parents[3] / "docs" / "reference" / "chunks.md").read_text()
+    script = page.partition("<<'EOF'\n")[2].partition("    EOF")[0]
+    done = subprocess.run(
+        [sys.executable, "-", str(path)], input=dedent(script), capture_output=True, text=True, check=True
+    )
+    assert done.stdout == (f"9 chunks of 4096 bytes, 29000 of 100000 bytes used, 2 packs, root {made.root.hex()}\n"), (
+        done.stdout
+    )
+    data = path.read_bytes()
+    extents_end, numbers_end = 120 + 16 * 2, 120 + 16 * 2 + 4 * 9
+    head = b"lithograph chunk root 1".ljust(24, b"\0") + struct.pack("<IQQQ", 4096, 100_000, 2, 9)
+    columns = data[120:extents_end] + data[extents_end:numbers_end] + data[numbers_end : numbers_end + 32 * 9]
+    assert blake3(head + columns).digest() == made.root
 
 
 def test_an_index_of_other_content_than_the_manifest_says_is_refused():
