@@ -203,6 +203,24 @@ def test_a_slow_library_is_seen_as_the_limit_and_the_engine_s_own_progress_is_to
     assert seen[-1].stages[3].bytes == len(PLAIN)
 
 
+@pytest.mark.parametrize("compression", ["zstd", "gzip", "none"])
+def test_a_transfer_takes_the_same_little_memory_however_much_moves(compression: str, tmp_path: Path) -> None:
+    noise = "block = os.urandom(1 << 20)\nfor n in range(400): os.write(1, block)\nprint('done', file=sys.stderr)"
+    script = f"""
+import resource
+from pathlib import Path
+from litho_agent.engines import Source
+from support.transfers import StandInEngine, save
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+source = Source(device=Path("/dev/null"), fs="ext3", size=1)
+save(StandInEngine(save={noise!r}), source, Path({str(tmp_path / "p")!r}), {compression!r})
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=env)
+    assert int(done.stdout) < 100 * 1024
+
+
 def test_a_program_that_is_not_installed_is_named(tmp_path: Path) -> None:
     class Missing(StandInEngine):
         def save(self, source: Source) -> Argv:
