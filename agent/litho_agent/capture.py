@@ -11,26 +11,30 @@ import contextlib
 import hashlib
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
 from litho import __version__
-from litho.errors import IntegrityError, LibraryError, LithoError
+from litho.errors import CancelledError, IntegrityError, LibraryError, LithoError
 from litho.job import Job
 from litho.library import FileRef, Library, Manifest, Part, Stage, check_name, files, verify
 from litho.messages import OsFacts, Planned, Started, Succeeded
-from litho_agent import endpoints, pipeline
+from litho_agent import endpoints, hostfacts, pipeline
 from litho_agent.disks import Hold, choose, facts, held, inventory
 from litho_agent.disks.disk import human
 from litho_agent.engines import tail
 from litho_agent.engines.base import Engine, Source
 from litho_agent.engines.choose import program_version
+from litho_agent.gauges import Gauges
+from litho_agent.lanes import each, lanes
 from litho_agent.layout import read_layout
 from litho_agent.mover import WorkOrder
 from litho_agent.osfacts import read_os_release
 from litho_agent.survey import Piece, survey
 from litho_agent.telling import Teller, check_cancelled
+from litho_agent.transfer import Cancelled
 
 _ENDINGS = {"zstd": ".zst", "gzip": ".gz", "none": ""}
 _LEAST_SHARE = 20
@@ -75,8 +79,10 @@ def _capture(order: WorkOrder, library: Library, teller: Teller) -> Succeeded:
             teller.enter("layout")
             table_dump = _put(stage, f"{disk.name}.sfdisk", layout.dump.encode()) if layout.dump else None
             head = _put(stage, f"{disk.name}.head", layout.head) if layout.head else None
-            saver = _Saver(stage, job, teller)
-            parts = tuple(saver.save(piece) for piece in pieces)
+            saver = _Saver(stage, job, teller, streams)
+            count = lanes(job.parallel, rotational=disk.rotational, available=hostfacts.available_bytes())
+            parts = tuple(each(pieces, saver.save, count=count, cancelled=teller.cancelled))
+            log = _put(stage, "job.log", teller.log().encode())
             manifest = Manifest(
                 image=job.image,
                 version=stage.version,
@@ -89,6 +95,7 @@ def _capture(order: WorkOrder, library: Library, teller: Teller) -> Succeeded:
                 table=layout.table.label,
                 table_dump=table_dump,
                 head=head,
+                log=log,
                 parts=parts,
                 os=_os_facts(hold, pieces),
                 labels=job.labels,
@@ -125,20 +132,19 @@ def check_room(library: Library, total: int, notes: list[str], *, packed: bool =
 
 
 class _Saver:
-    """Saves one piece after the other and keeps the count of all."""
+    """Saves pieces, perhaps several at once, and lets the gauges count them all."""
 
-    def __init__(self, stage: Stage, job: Job, teller: Teller) -> None:
+    def __init__(self, stage: Stage, job: Job, teller: Teller, streams: Sequence[Piece]) -> None:
         self._stage = stage
         self._job = job
-        self._teller = teller
-        self._streams = 0
-        self._done = 0
-        self._stored = 0
+        self._gauges = Gauges(teller, disk="disk read")
+        self._places = {piece.number: place for place, piece in enumerate(streams, start=1)}
         self._versions: dict[str, str] = {}
 
-    def save(self, piece: Piece) -> Part:
+    def save(self, piece: Piece, cancelled: Cancelled) -> Part:
         """Save `piece`, and answer its entry in the manifest."""
-        check_cancelled(self._teller)
+        if cancelled():
+            raise CancelledError("the task was cancelled on request")
         part = Part(
             number=piece.number,
             kind=piece.kind,
@@ -150,18 +156,12 @@ class _Saver:
         )
         if piece.engine is None:
             return part
-        return self._stream(piece, piece.engine, part)
+        return self._stream(piece, piece.engine, part, cancelled)
 
-    def _stream(self, piece: Piece, engine: Engine, part: Part) -> Part:
-        self._streams += 1
-        self._teller.enter("partition", part=self._streams)
+    def _stream(self, piece: Piece, engine: Engine, part: Part, cancelled: Cancelled) -> Part:
         job = self._job
         suffix = f"{piece.name}.{engine.suffix}{_ENDINGS[job.compress]}"
-        before, stored_before = self._done, self._stored
-
-        def tick(stream_bytes: int, stored_bytes: int) -> None:
-            self._teller.moved(before + min(stream_bytes, piece.used), stored=stored_before + stored_bytes)
-
+        gauge = self._gauges.transfer(self._places[piece.number], piece.used)
         source = Source(device=piece.device, fs=piece.probe.type, size=piece.size, used=piece.used)
         with self._stage.create(suffix) as sink:
             saved = pipeline.save(
@@ -170,12 +170,11 @@ class _Saver:
                 sink,
                 compression=job.compress,
                 level=job.level,
-                tick=tick,
-                cancelled=self._teller.cancelled,
+                tick=gauge.tick,
+                cancelled=cancelled,
+                watcher=gauge.watch,
             )
-        self._done = before + piece.used
-        self._stored = stored_before + saved.file_bytes
-        self._teller.moved(self._done, stored=self._stored)
+        gauge.finish(saved.file_bytes)
         left_out = engine.tail(piece.probe.type)
         return msgspec.structs.replace(
             part,

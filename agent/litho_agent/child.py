@@ -30,6 +30,7 @@ _HEAD = 16 * 1024
 _TAIL = 48 * 1024
 _CARRY = 400
 _DRAIN_S = 2.0
+_TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class Words:
@@ -69,6 +70,7 @@ class Child:
             argv, stdin=subprocess.PIPE if reads else None, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
         self.fraction: float | None = None
+        self._cpu_s = 0.0
         self._said: list[Words] = []
         self._drains: list[threading.Thread] = []
         self._fd = _taken(self._process.stdin if reads else self._process.stdout)
@@ -110,6 +112,15 @@ class Child:
     def code(self) -> int:
         """How it ended: exit code, or minus the signal's number. Call after `ended` was true."""
         return self._process.wait()
+
+    @property
+    def cpu_s(self) -> float:
+        """Seconds of processor time that it has taken so far, in the kernel too; what it was at last when it has gone."""
+        with contextlib.suppress(OSError, IndexError, ValueError):
+            # The name in parentheses may hold anything, blanks and parentheses too: count from behind it.
+            fields = Path(f"/proc/{self._process.pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+            self._cpu_s = (int(fields[11]) + int(fields[12])) / _TICKS
+        return self._cpu_s
 
     def words(self) -> str:
         """What it said, standard error first. Call after `ended` was true."""

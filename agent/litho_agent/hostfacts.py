@@ -39,9 +39,18 @@ def cpu_model(root: Path) -> str:
 
 def memory_bytes(root: Path) -> int:
     """Bytes of memory; 0 when unknown."""
+    return _meminfo(root, "MemTotal:")
+
+
+def available_bytes(root: Path = Path("/")) -> int:
+    """Bytes of memory that programs may still have; 0 when unknown."""
+    return _meminfo(root, "MemAvailable:")
+
+
+def _meminfo(root: Path, name: str) -> int:
     for line in _read(root / "proc/meminfo").splitlines():
         words = line.split()
-        if len(words) >= 2 and words[0] == "MemTotal:" and words[1].isdigit():
+        if len(words) >= 2 and words[0] == name and words[1].isdigit():
             return int(words[1]) * 1024
     return 0
 

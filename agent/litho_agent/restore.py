@@ -15,24 +15,28 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from litho import process
-from litho.errors import DiskError, IntegrityError
+from litho.errors import CancelledError, DiskError, IntegrityError
 from litho.job import Job
 from litho.library import FileRef, Library, Manifest, Part, files, names, verify
 from litho.library.names import ImageRef
 from litho.messages import Planned, Started, Succeeded
-from litho_agent import pipeline
+from litho_agent import hostfacts, pipeline
 from litho_agent.disks import Disk, Hold, choose, facts, held, inventory
 from litho_agent.engines import tail
 from litho_agent.engines.choose import named
 from litho_agent.filesystems import make_swap, probe
+from litho_agent.gauges import Gauges
+from litho_agent.lanes import each, lanes
 from litho_agent.layout import Fitted, Table, parse_dump, partition_path, plan_fit, write_head, write_table
 from litho_agent.layout.device import disk_size, head_size
 from litho_agent.layout.grow import can_grow, grow
 from litho_agent.mover import WorkOrder
 from litho_agent.telling import Teller, check_cancelled
+from litho_agent.transfer import Cancelled
 
 
 def restore(order: WorkOrder, teller: Teller) -> Succeeded:
@@ -59,9 +63,11 @@ def restore(order: WorkOrder, teller: Teller) -> Succeeded:
         teller.enter("layout")
         teller.touching()
         write_table(hold, fitted.table)
-        printer = _Printer(library, manifest, hold, teller)
+        printer = _Printer(library, hold, teller, streams)
         for part in manifest.parts:
-            printer.print(part)
+            printer.make(part)
+        count = lanes(job.parallel, rotational=disk.rotational, available=hostfacts.available_bytes())
+        each(streams, printer.print, count=count, cancelled=teller.cancelled)
         if fitted.grown is not None:
             check_cancelled(teller)
             teller.enter("grow")
@@ -128,53 +134,47 @@ def node(hold: Hold, part: Part) -> Path:
 
 
 class _Printer:
-    """Fills one partition after the other and keeps the count of all."""
+    """Fills partitions, perhaps several at once, and lets the gauges count them all."""
 
-    def __init__(self, library: Library, manifest: Manifest, hold: Hold, teller: Teller) -> None:
+    def __init__(self, library: Library, hold: Hold, teller: Teller, streams: Sequence[Part]) -> None:
         self._library = library
-        self._parts = manifest.parts
         self._hold = hold
         self._teller = teller
-        self._streams = 0
-        self._done = 0
-        self._stored = 0
+        self._gauges = Gauges(teller, disk="disk write")
+        self._places = {part.number: place for place, part in enumerate(streams, start=1)}
 
-    def print(self, part: Part) -> None:
-        """Fill the partition of `part`."""
-        check_cancelled(self._teller)
-        device = node(self._hold, part)
+    def make(self, part: Part) -> None:
+        """Make what is not stored: swap. It is lent the partition, so no other one may be written to at the same time."""
         if part.kind == "swap":
+            check_cancelled(self._teller)
+            device = node(self._hold, part)
             with self._hold.lend(device):
                 process.run(make_swap(device, uuid=part.uuid, label=part.label), doing=f"making swap on {device}")
-        elif part.data is not None:
-            self._stream(part, part.data, device)
 
-    def _stream(self, part: Part, data: FileRef, device: Path) -> None:
-        self._streams += 1
-        self._teller.enter("partition", part=self._streams)
-        before, stored_before = self._done, self._stored
-
-        def tick(stream_bytes: int, stored_bytes: int) -> None:
-            self._teller.moved(before + min(stream_bytes, part.used), stored=stored_before + stored_bytes)
-
+    def print(self, part: Part, cancelled: Cancelled) -> None:
+        """Fill the partition of `part` with its stream."""
+        if cancelled():
+            raise CancelledError("the task was cancelled on request")
+        assert part.data is not None  # noqa: S101 - a manifest's stream has one
+        device = node(self._hold, part)
+        gauge = self._gauges.transfer(self._places[part.number], part.used)
         pipeline.restore(
             named(part.engine),
-            self._library.root / data.file,
+            self._library.root / part.data.file,
             device,
             part.fs,
             compression=part.compression,
-            expect_file=data,
+            expect_file=part.data,
             expect_stream_bytes=part.stream_bytes,
             expect_stream_sha256=part.stream_sha256,
-            tick=tick,
-            cancelled=self._teller.cancelled,
+            tick=gauge.tick,
+            cancelled=cancelled,
+            watcher=gauge.watch,
         )
         left_out = tail.from_extra(part.extra)
         if left_out:
             tail.write(device, part.size, left_out)
-        self._done = before + part.used
-        self._stored = stored_before + data.bytes
-        self._teller.moved(self._done, stored=self._stored)
+        gauge.finish(part.data.bytes)
 
 
 def _table(library: Library, manifest: Manifest) -> Table:

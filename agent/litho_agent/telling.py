@@ -6,10 +6,12 @@ worker's, which writes lines that the agent's `mover` reads; a test hands in a `
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
 from litho.errors import CancelledError
 from litho.messages import Planned, Started
+from litho.progress import StageWork
 
 
 class Teller(Protocol):
@@ -26,6 +28,15 @@ class Teller(Protocol):
 
     def moved(self, done: int, *, stored: int | None = None) -> None:
         """`done` bytes of used data have been moved since the job began, `stored` of the library's side."""
+
+    def part(self, part: int, done: int, total: int) -> None:
+        """Partition `part`, from 1, has moved `done` of its `total` bytes."""
+
+    def working(self, work: Mapping[str, StageWork]) -> None:
+        """What each stage of the streams has done since the job began, in the order of a stream."""
+
+    def log(self) -> str:
+        """The job's log so far, for people."""
 
     def note(self, text: str) -> None:
         """Something a person should know although the job goes on."""
@@ -53,6 +64,8 @@ class Recorder:
         self.done = 0
         self.stored = 0
         self.total = 0
+        self.parts: dict[int, tuple[int, int]] = {}
+        self.work: dict[str, StageWork] = {}
         self.touched = False
         self.stop = False
 
@@ -72,6 +85,18 @@ class Recorder:
         """Remember the counts."""
         self.done = max(self.done, done)
         self.stored = max(self.stored, stored or 0)
+
+    def part(self, part: int, done: int, total: int) -> None:
+        """Remember how far a partition is."""
+        self.parts[part] = (done, total)
+
+    def working(self, work: Mapping[str, StageWork]) -> None:
+        """Remember the work."""
+        self.work = dict(work)
+
+    def log(self) -> str:
+        """What there is to tell: phases and notes."""
+        return "".join(f"{phase} {part}\n" for phase, part in self.phases) + "".join(f"{n}\n" for n in self.notes)
 
     def note(self, text: str) -> None:
         """Remember a note."""

@@ -38,6 +38,8 @@ class Watch(msgspec.Struct, frozen=True):
     stages: tuple[StageRate, ...]
     fraction: float | None
     """How far the engine says that it is, 0.0 to 1.0; None when it says nothing."""
+    engine_cpu_s: float = 0.0
+    """Seconds of processor time that the engine has taken."""
 
 
 Watcher = Callable[[Watch], None]
@@ -81,7 +83,7 @@ class Transfer:
             ended = done(POLL_S)
             self._tick(self.stream_bytes, self.file_bytes)
             if self._watcher is not None:
-                self._watcher(Watch(self.flow.rates(), child.fraction))
+                self._watcher(Watch(self.flow.rates(), child.fraction, child.cpu_s))
             if self.flow.error is None and self._cancelled():
                 self.flow.fail(CancelledError("the transfer was cancelled"))
             if self.flow.error is not None:

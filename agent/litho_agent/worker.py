@@ -16,6 +16,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from types import FrameType
 from typing import IO
 
@@ -23,8 +24,9 @@ import msgspec
 
 from litho.errors import CancelledError, LithoError
 from litho.messages import Failed, Planned, Started, Stopped, clip
-from litho.progress import Meter
+from litho.progress import Meter, StageWork
 from litho_agent.capture import capture
+from litho_agent.joblog import JobLog
 from litho_agent.mover import End, Note, Tick, Touching, WorkOrder, encode_line
 from litho_agent.restore import restore
 
@@ -36,8 +38,9 @@ TICK_S = 0.5
 class LineTeller:
     """A Teller that writes lines for the mover."""
 
-    def __init__(self, out: IO[bytes]) -> None:
+    def __init__(self, out: IO[bytes], job_log: JobLog) -> None:
         self._out = out
+        self._log = job_log
         self._lock = threading.Lock()
         self._meter = Meter(now=time.monotonic())
         self._stop = threading.Event()
@@ -50,6 +53,7 @@ class LineTeller:
 
     def say(self, event: Planned | Started) -> None:
         """Something that moves the task."""
+        self._log.hear(event)
         self._write(encode_line(event))
 
     def expect(self, *, total: int, parts: int) -> None:
@@ -61,6 +65,7 @@ class LineTeller:
         """A phase begins."""
         with self._lock:
             self._meter.enter(phase, part=part)
+        self._log.add(f"phase {phase}" + (f" {part}" if part else ""))
         self.tick()
 
     def moved(self, done: int, *, stored: int | None = None) -> None:
@@ -68,8 +73,23 @@ class LineTeller:
         with self._lock:
             self._meter.at(done, now=time.monotonic(), stored=stored)
 
+    def part(self, part: int, done: int, total: int) -> None:
+        """One partition has moved so far."""
+        with self._lock:
+            self._meter.part(part, done, total)
+
+    def working(self, work: Mapping[str, StageWork]) -> None:
+        """What the stages have done."""
+        with self._lock:
+            self._meter.working(work, now=time.monotonic())
+
+    def log(self) -> str:
+        """What was logged so far."""
+        return self._log.text()
+
     def note(self, text: str) -> None:
         """Something a person should know."""
+        self._log.add(f"note: {text}")
         self._write(encode_line(Note(text=text)))
 
     def touching(self) -> None:
@@ -119,10 +139,14 @@ def work(order: WorkOrder, teller: LineTeller) -> End:
 def main() -> int:
     """Entry of the worker process."""
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(name)s: %(message)s")
+    # Every program that is run stands in the job's log.
+    logging.getLogger("litho").setLevel(logging.DEBUG)
+    job_log = JobLog()
+    logging.getLogger().addHandler(job_log.handler())
     # Engines and tools must never write into the line of messages: it gets a descriptor of its own.
     out = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    teller = LineTeller(out)
+    teller = LineTeller(out, job_log)
 
     def on_term(_number: int, _frame: FrameType | None) -> None:
         teller.cancel()

@@ -10,8 +10,8 @@ The rate is over a sliding window: long enough that a burst of page-cache writes
 enough that a stall shows within seconds.
 
 One rate does not say what to buy: network, disk or processor. So each stage of a transfer counts its bytes and the seconds in
-which it worked (not those in which it waited for its neighbours); over the same window that gives what the stage can do alone, and
-the busiest one is the limit: "limited by library write 112 MB/s".
+which it worked (not those in which it waited for its neighbours). Over the same window that gives what the stage can do alone,
+and the busiest one is the limit: "limited by library write 112 MB/s".
 """
 
 from __future__ import annotations
@@ -55,6 +55,16 @@ class StageRate(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds of work a second; more than 1 when several partitions move at once."""
 
 
+class PartProgress(msgspec.Struct, frozen=True, kw_only=True):
+    """How far one of the partitions is that move now."""
+
+    part: Annotated[int, msgspec.Meta(ge=1, le=1024)]
+    """From 1."""
+    done: Count
+    """Bytes of its used data."""
+    total: Count
+
+
 def limit(stages: tuple[StageRate, ...]) -> str:
     """Which stage the others wait for: `limited by library write 112 MB/s`; empty when none is busy. Pure."""
     busiest = max(stages, key=lambda stage: stage.busy, default=None)
@@ -88,6 +98,9 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     stages: Annotated[tuple[StageRate, ...], msgspec.Meta(max_length=16)] = ()
     """What each stage does, in the order of the stream; empty while no stream moves."""
 
+    moving: Annotated[tuple[PartProgress, ...], msgspec.Meta(max_length=8)] = ()
+    """The partitions that move now, each with its own count."""
+
     @property
     def limit(self) -> str:
         """`limited by library write 112 MB/s`; empty while nothing does."""
@@ -120,6 +133,7 @@ class Meter:
         self._start = now
         self._seen: deque[tuple[float, int]] = deque([(now, 0)])
         self._worked: deque[tuple[float, dict[str, StageWork]]] = deque()
+        self._moving: dict[int, PartProgress] = {}
         self._finished = False
 
     def plan(self, *, total: int, parts: int) -> None:
@@ -134,6 +148,7 @@ class Meter:
         if not part:
             # Between streams no stage works, and none is to blame.
             self._worked.clear()
+            self._moving.clear()
 
     def at(self, done: int, *, now: float, stored: int | None = None) -> None:
         """`done` bytes have moved in all, `stored` of the library's side. A smaller count than before is ignored."""
@@ -141,6 +156,14 @@ class Meter:
         if stored is not None and stored > self._stored:
             self._stored = stored
         self._note(now)
+
+    def part(self, part: int, done: int, total: int) -> None:
+        """Partition `part`, from 1, has moved `done` of its `total` bytes; it moves no more when that is all of them."""
+        if done >= total:
+            self._moving.pop(part, None)
+        elif part <= self._parts:
+            before = self._moving.get(part)
+            self._moving[part] = PartProgress(part=part, done=max(done, before.done if before else 0), total=total)
 
     def working(self, work: Mapping[str, StageWork], *, now: float) -> None:
         """What each stage has done since the job began, in the order of the stream."""
@@ -212,4 +235,5 @@ class Meter:
             elapsed_s=max(0.0, last_t - self._start),
             stored=self._stored,
             stages=() if self._finished else self._stages(),
+            moving=tuple(self._moving[part] for part in sorted(self._moving)[:8]),
         )

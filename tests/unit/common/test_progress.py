@@ -176,3 +176,19 @@ def test_outside_the_partitions_no_stage_is_to_blame():
 )
 def test_the_busiest_stage_is_the_limit(stages, text):
     assert limit(tuple(StageRate(name=name, rate=rate, busy=busy) for name, rate, busy in stages)) == text
+
+
+def test_partitions_that_move_at_once_are_told_one_by_one_until_they_are_through():
+    meter = Meter(total=300, now=0.0)
+    meter.plan(total=300, parts=2)
+    meter.enter("partition", part=1)
+    meter.enter("partition", part=2)
+    meter.part(1, 50, 100)
+    meter.part(2, 20, 200)
+    meter.part(2, 10, 200)
+    meter.part(9, 1, 2)
+    assert [(one.part, one.done, one.total) for one in meter.read(now=1.0).moving] == [(1, 50, 100), (2, 20, 200)]
+    meter.part(1, 100, 100)
+    assert [one.part for one in meter.read(now=2.0).moving] == [2]
+    meter.enter("verify")
+    assert meter.read(now=3.0).moving == ()
