@@ -133,6 +133,9 @@ def measure(
     def bare_restore() -> None:
         with bare.open("rb", buffering=0) as file:
             _pipe(UNPACK[compression], engine.restore(target, source.fs), stdin=file.fileno())
+        # A restore that does not lie on the disk is none; ours syncs too.
+        with target.open("rb") as device:
+            os.fsync(device.fileno())
 
     rows = []
     for action, mine, other in (("capture", our_save, bare_save), ("restore", our_restore, bare_restore)):

@@ -6,6 +6,8 @@ The rules were measured with partimage 0.6.9 as Debian builds it.
   The pattern matches no question, so none is answered: "continue" would also go on over damaged data.
 * `-z0 -V0`: no compression of its own, one stream; `-M` no MBR in it (the job keeps the boot sectors itself); `-d` no
   description; `-c` no fsck before (the job looks at the file system before it starts an engine); `-f3` quit at the end.
+* `-y`: no sync() at its end. That one waits for every file system of the machine, the library's server too; the pipeline syncs
+  what has to be, the device.
 * `stdin` must be given the unpacked stream: gzip on stdin crashes it.
 
 Traps, each with a test: ext4 and XFS v5 are refused by `choose` because partimage fails on the one without a word and
@@ -118,11 +120,26 @@ class Partimage:
 
     def save(self, source: Source) -> Argv:
         """See Engine."""
-        return ("partimage", "-B", "x=y", "-z0", "-V0", "-f3", "-o", "-d", "-M", "-c", "save", source.device, "stdout")
+        return (
+            "partimage",
+            "-B",
+            "x=y",
+            "-y",
+            "-z0",
+            "-V0",
+            "-f3",
+            "-o",
+            "-d",
+            "-M",
+            "-c",
+            "save",
+            source.device,
+            "stdout",
+        )
 
     def restore(self, device: Path, fs: str) -> Argv:
         """See Engine."""
-        return ("partimage", "-B", "x=y", "-f3", "restore", device, "stdin")
+        return ("partimage", "-B", "x=y", "-y", "-f3", "restore", device, "stdin")
 
     def fraction(self, words: str) -> float | None:
         """See Engine. Whole percents."""

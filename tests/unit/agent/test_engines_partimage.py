@@ -135,6 +135,6 @@ def test_progress_is_whole_percents(words: str, fraction: float | None) -> None:
 
 def test_the_commands_ask_nothing_and_neither_pack_nor_split() -> None:
     assert ENGINE.save(SOURCE) == (
-        "partimage", "-B", "x=y", "-z0", "-V0", "-f3", "-o", "-d", "-M", "-c", "save", DEVICE, "stdout",
+        "partimage", "-B", "x=y", "-y", "-z0", "-V0", "-f3", "-o", "-d", "-M", "-c", "save", DEVICE, "stdout",
     )  # fmt: skip
-    assert ENGINE.restore(DEVICE, "ext3") == ("partimage", "-B", "x=y", "-f3", "restore", DEVICE, "stdin")
+    assert ENGINE.restore(DEVICE, "ext3") == ("partimage", "-B", "x=y", "-y", "-f3", "restore", DEVICE, "stdin")
