@@ -1,30 +1,22 @@
-"""The chunk store's formats and its directory: what is written is read, and what is damaged is never believed."""
+"""The chunk store's formats: what is written is read, and what is damaged is never believed."""
 
 import random
 import struct
 import subprocess
 import sys
-import time
-import zlib
 from array import array
 from pathlib import Path
 from textwrap import dedent
 
 import pytest
-import zstandard
 from blake3 import blake3
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from litho.errors import IntegrityError, LibraryError
-from litho.library import Library
-from litho.library.chunks import ChunkReader, ChunkStore, ChunkWriter, UsedMap, catalog, index, pack
-from litho.library.chunks.known import Known
+from litho.library.chunks import UsedMap, catalog, index, pack
 from litho.library.chunks.pack import Record
-from litho.library.chunks.reader import Locator, Wanted
-from litho.library.chunks.store import sort_names
 from litho.library.chunks.usedmap import units
-from litho.library.chunks.writer import Frame
 
 GRAIN = 4096
 PACK = bytes(range(16))
@@ -281,246 +273,8 @@ def test_joining_in_slices_is_the_same_as_joining_at_once(monkeypatch):
     assert list(in_slices.entries) == sorted(in_slices.entries)
 
 
-def test_ten_million_chunks_are_loaded_in_under_two_seconds(store):
-    count, step = 10_000_000, (2**64 // 10_000_000) >> 20 << 20
-    made = catalog.Catalog([PACK], array("Q", range(0, step * count, step)))
-    store.make()
-    for kind in ("idx", "pack"):
-        store.path(PACK, kind).touch()
-    store.path(b"c" * 16, "catalog").write_bytes(catalog.dump(made))
-    del made
-    since = time.monotonic()
-    known = Known.load(store)
-    assert time.monotonic() - since < 2
-    assert len(known) == count
-    assert list(known._all()[0].candidates((step * 77).to_bytes(8, "big") + bytes(24))) == [PACK]
-
-
 def test_every_flipped_bit_of_a_catalog_is_found():
     data = catalog.dump(catalog_of({b"1" * 16: [1, 2, 3]}))
     for changed in flips(data, 10_000):
         with pytest.raises(IntegrityError):
             catalog.parse(changed)
-
-
-# ---------------------------------------------------------------- the directory
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> ChunkStore:
-    return ChunkStore(Library.create(tmp_path / "lib"))
-
-
-def content(n: int, size: int = GRAIN) -> bytes:
-    rng = random.Random(n)  # noqa: S311  the same bytes each time
-    return rng.randbytes(size) if n % 2 else (b"%d " % n * size)[:size]
-
-
-def frame(n: int, size: int = GRAIN) -> Frame:
-    data = content(n, size)
-    packed = zstandard.ZstdCompressor().compress(data)
-    return (
-        Frame(blake3(data).digest(), len(data), True, packed)
-        if n % 2 == 0
-        else Frame(blake3(data).digest(), len(data), False, data)
-    )
-
-
-def fill(store: ChunkStore, numbers, pack_bytes: int = 64 * 1024) -> dict[int, bytes]:
-    with ChunkWriter(store, pack_bytes=pack_bytes) as writer:
-        where = {n: writer.find(frame(n).digest) or writer.add([frame(n)])[0] for n in numbers}
-        writer.finish(list(where.values()))
-    return where
-
-
-def read(store: ChunkStore, n: int, hint: bytes) -> bytes:
-    into = bytearray(GRAIN)
-    with ChunkReader(Locator(store)) as reader:
-        reader.fetch([Wanted(frame(n).digest, hint, memoryview(into))])
-    return bytes(into)
-
-
-def test_chunks_come_back_as_they_were_stored(store):
-    where = fill(store, range(60))
-    assert len(set(where.values())) > 1
-    with ChunkReader(Locator(store)) as reader:
-        buffers = {n: bytearray(GRAIN) for n in where}
-        order = sorted(where, key=lambda n: (n * 37) % 60)
-        reader.fetch([Wanted(frame(n).digest, where[n], memoryview(buffers[n])) for n in order])
-    assert all(buffers[n] == content(n) for n in where)
-
-
-def test_what_the_library_has_is_found_by_the_next_capture_and_stored_once(store):
-    where = fill(store, range(40))
-    before = store.listing()
-    assert fill(store, range(40)) == where
-    assert store.listing().pack == before.pack
-    assert fill(store, range(20, 60))[20] == where[20]
-    assert sum(len(store.index(one)) for one in store.listing().live) == 60
-
-
-def test_one_chunk_twice_in_one_capture_is_stored_once(store):
-    with ChunkWriter(store) as writer:
-        first, second = writer.add([frame(1), frame(1)])
-        assert first == second == writer.find(frame(1).digest)
-        writer.finish([first])
-    assert len(store.index(first)) == 1
-
-
-def test_a_pack_that_was_not_sealed_counts_for_nothing(store):
-    writer = ChunkWriter(store)
-    writer.add([frame(1)])
-    assert store.listing().live == frozenset()
-    assert len(store.listing().unfinished) == 1
-    assert Known.load(ChunkStore(store.library)).find(frame(1).digest) is None
-    writer.close()
-    assert store.listing().unfinished == frozenset()
-    assert Known.load(ChunkStore(store.library)).find(frame(1).digest) is not None
-
-
-def test_every_kind_of_damage_to_a_pack_is_found_by_reading_it(store):
-    where = fill(store, range(6), pack_bytes=1 << 30)
-    (name,) = set(where.values())
-    path = store.path(name, "pack")
-    data = path.read_bytes()
-    rng = random.Random(3)  # noqa: S311  the same bits each time
-    places = [*range(0, pack.PACK_HEADER * 8, 5), *rng.sample(range(pack.PACK_HEADER * 8, len(data) * 8), 300)]
-    for place in places:
-        changed = bytearray(data)
-        changed[place // 8] ^= 1 << place % 8
-        path.write_bytes(changed)
-        found = 0
-        for n in where:
-            try:
-                assert read(store, n, name) == content(n)
-            except IntegrityError as exc:
-                assert name.hex() in exc.message
-                found += 1
-        assert found >= 1, place
-    path.write_bytes(data[: len(data) // 2])
-    with pytest.raises(IntegrityError):
-        read(store, max(where), name)
-
-
-def test_a_chunk_whose_pack_was_rewritten_is_found_in_the_new_one(store):
-    where = fill(store, [1, 2])
-    old = where[1]
-    with ChunkWriter(store, known=Known(store)) as writer:
-        writer.add([frame(1), frame(2)])
-        writer.finish(())
-    store.condemn(old)
-    assert store.doom(old)
-    assert read(ChunkStore(store.library), 1, old) == content(1)
-
-
-def test_a_chunk_that_is_nowhere_is_an_error_that_says_so(store):
-    where = fill(store, [1])
-    store.condemn(where[1])
-    assert store.doom(where[1])
-    with pytest.raises(IntegrityError, match="in no pack") as told:
-        read(store, 1, where[1])
-    assert told.value.code == "chunk-missing"
-
-
-def test_holding_brings_back_what_is_condemned_and_names_what_is_gone(store):
-    where = fill(store, range(40))
-    first, second = sorted(set(where.values()))[:2]
-    store.condemn(first)
-    assert first not in store.listing().live
-    assert store.hold([first, second]) == set()
-    assert first in store.listing().live
-    store.condemn(second)
-    assert store.doom(second)
-    assert store.hold([first, second]) == {second}
-    assert not store.doom(first)
-
-
-def test_a_capture_whose_chunks_were_deleted_meanwhile_fails(store):
-    where = fill(store, [1])
-    with ChunkWriter(store) as writer:
-        assert writer.find(frame(1).digest) == where[1]
-        store.condemn(where[1])
-        assert store.doom(where[1])
-        with pytest.raises(LibraryError) as told:
-            writer.finish([where[1]])
-    assert told.value.code == "chunks-gone"
-
-
-def test_a_pack_whose_file_is_gone_is_not_referred_to(store):
-    where = fill(store, [1])
-    store.path(where[1], "pack").unlink()
-    assert Known.load(store).find(frame(1).digest) is None
-    assert store.hold([where[1]]) == {where[1]}
-
-
-def test_a_damaged_pack_index_only_costs_space(store):
-    where = fill(store, [1])
-    path = store.path(where[1], "idx")
-    data = bytearray(path.read_bytes())
-    data[70] ^= 4
-    path.write_bytes(data)
-    again = ChunkStore(store.library)
-    where_now = fill(again, [1])
-    assert where_now[1] != where[1]
-    assert read(again, 1, where_now[1]) == content(1)
-
-
-def test_many_packs_get_a_catalog_and_a_damaged_one_is_left_out(store):
-    where = fill(store, range(300), pack_bytes=16 * 1024)
-    listing = store.listing()
-    assert len(listing.catalogs) == 1
-    (name,) = listing.catalogs
-    assert Known.load(ChunkStore(store.library)).find(frame(7).digest) == where[7]
-    path = store.path(name, "catalog")
-    path.write_bytes(path.read_bytes()[:-1] + b"?")
-    assert Known.load(ChunkStore(store.library)).find(frame(7).digest) == where[7]
-
-
-def test_a_full_library_ends_a_capture_with_a_sentence(store, monkeypatch):
-    writer = ChunkWriter(store)
-
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("os.writev", full)
-    with pytest.raises(LibraryError) as told:
-        writer.add([frame(1)])
-    assert told.value.code == "library-full"
-    monkeypatch.undo()
-    writer.close()
-
-
-def test_a_sync_that_fails_is_raised_at_the_end_and_its_pack_does_not_count(store, monkeypatch):
-    writer = ChunkWriter(store)
-    where = writer.add([frame(1)])
-
-    def fail(_):
-        raise OSError(5, "Input/output error")
-
-    monkeypatch.setattr("os.fsync", fail)
-    with pytest.raises(LibraryError) as told:
-        writer.finish(where)
-    assert told.value.code == "library-gone"
-    assert store.listing().live == frozenset()
-
-
-def test_names_in_the_directory_are_sorted_by_what_they_are():
-    name = "00" * 16
-    kinds = ["pack", "pack.part", "idx", "idx.condemned", "idx.doomed", "catalog"]
-    listing = sort_names([*(f"{name}.{kind}" for kind in kinds), "x.idx", f"{name}.idx.old", f"{name.upper()}A.pack"])
-    one = frozenset({bytes(16)})
-    assert listing.pack == listing.unfinished == listing.live == listing.condemned == listing.doomed == one
-    assert listing.catalogs == one
-    assert listing.other == {"x.idx", f"{name}.idx.old", f"{name.upper()}A.pack"}
-
-
-@settings(max_examples=25)
-@given(st.lists(st.integers(0, 50), max_size=40), st.integers(1, 6))
-def test_the_crc_in_a_record_is_that_of_the_stored_bytes(tmp_path_factory, numbers, size):
-    store = ChunkStore(Library.create(tmp_path_factory.mktemp("lib")))
-    where = fill(store, numbers, pack_bytes=size * 8192)
-    for n, name in where.items():
-        record = store.index(name).find(frame(n).digest)
-        assert record is not None
-        data = store.path(name, "pack").read_bytes()
-        assert zlib.crc32(data[record.offset + pack.FRAME_HEADER : record.end]) == record.crc
