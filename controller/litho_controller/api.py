@@ -7,7 +7,7 @@
 | DELETE /v1/nodes?range=R         |                 | `NodeList`, what was there |
 | GET /v1/nodes/{name}             |                 | `NodeView`        |
 | POST /v1/nodeset                 | `NodesetRequest`| `NodesetAnswer`   |
-| GET /v1/nodestat?range=R         |                 | `NodestatAnswer`  |
+| GET /v1/nodestat?range=R&probe=1&update=1 |                 | `NodestatAnswer`  |
 | GET /v1/tasks?node=&state=&active=1&limit= |       | `TaskList`, newest first |
 | GET /v1/tasks/{id}               |                 | `TaskView`        |
 | POST /v1/tasks/{id}/cancel       |                 | `TaskView`        |
@@ -104,8 +104,8 @@ class JobOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class NodesetRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Set nodes to a state: `image` captures, `install` and `osimage` restore, `boot` is the local disk, `offline` nothing, `stat`
-    only asks."""
+    """Set nodes to a state: `image` captures, `install` and `osimage` restore, `boot` is the local disk, `offline` nothing,
+    `stat` only asks."""
 
     range: str
     state: NodesetState
@@ -330,6 +330,32 @@ class ObjectEdited(msgspec.Struct, frozen=True, kw_only=True):
     existed: tuple[str, ...] = ()
     """`mkdef` without `force`: left as they are."""
     missing: tuple[str, ...] = ()
+
+
+# ---------------------------------------------------------------- power
+
+PowerAction = Literal["on", "off", "reset", "stat", "boot"]
+
+
+class PowerRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Switch the nodes of a range, or ask whether they are on; `boot` is on, or reset for one that is."""
+
+    range: str
+    action: PowerAction
+
+
+class PowerLine(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of one node: `text` is what the command prints after the name, or `error` says why not."""
+
+    node: str
+    text: str = ""
+    error: str = ""
+
+
+class PowerAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """One line for each node of the range, sorted by name."""
+
+    nodes: tuple[PowerLine, ...] = ()
 
 
 # ---------------------------------------------------------------- errors across the border

@@ -77,9 +77,20 @@ class Client:
         """Set nodes to a state."""
         return self._ask("POST", "/v1/nodeset", api.NodesetAnswer, body=request)
 
-    def nodestat(self, noderange: str) -> api.NodestatAnswer:
-        """What the nodes of a range do."""
-        return self._ask("GET", "/v1/nodestat", api.NodestatAnswer, range=noderange)
+    def nodestat(self, noderange: str, *, probe: bool = False, update: bool = False) -> api.NodestatAnswer:
+        """What the nodes of a range do; `probe` looks at them over the network, `update` writes it into nodelist."""
+        return self._ask(
+            "GET",
+            "/v1/nodestat",
+            api.NodestatAnswer,
+            range=noderange,
+            probe="1" if probe else "",
+            update="1" if update else "",
+        )
+
+    def power(self, request: api.PowerRequest) -> api.PowerAnswer:
+        """Switch nodes, or ask whether they are on."""
+        return self._ask("POST", "/v1/power", api.PowerAnswer, body=request)
 
     # -- tasks
 

@@ -24,7 +24,10 @@ import click
 from litho.errors import LithoError
 from litho_controller.cli.session import Session
 
-XCAT_NAMES = ("nodeset", "nodestat", "tabdump", "lsdef")
+XCAT_NAMES = (
+    *("nodeset", "nodestat", "nodels", "nodech", "lsdef", "mkdef", "chdef", "rmdef"),
+    *("tabdump", "tabch", "tabrestore", "gettab", "rpower"),
+)
 """Commands that a program may know from xCAT; also what `litho` answers to when it is called by such a name."""
 
 INTERRUPTED = 130
@@ -32,16 +35,46 @@ BROKEN_PIPE = 141
 
 # Name -> (module of litho_controller.cli, its attribute, first line of its help). Held against the commands by a test.
 COMMANDS: dict[str, tuple[str, str, str]] = {
+    "chdef": ("objects", "chdef", "Change definitions; those that are not there are made."),
     "config": ("settings", "config", "Check or show the settings."),
+    "gettab": ("tables", "gettab", "Print columns of the row that KEY=VALUE names."),
     "image": ("images", "image", "Images in the library."),
     "library": ("images", "library", "The image library itself."),
-    "lsdef": ("xcat", "lsdef", "Show definitions as xCAT's stanzas; without NAMES, list them."),
+    "lsdef": ("objects", "lsdef", "Show definitions as xCAT's stanzas; without NAMES, list them."),
+    "mkdef": ("objects", "mkdef", "Make definitions."),
     "node": ("nodes", "node", "Nodes that the controller knows."),
+    "nodech": (
+        "tables",
+        "nodech",
+        "Set columns of nodes: `=`, `,=` to add to a list, `^=` to take out of it. Conditions choose among the nodes.",
+    ),
+    "nodels": (
+        "tables",
+        "nodels",
+        "List nodes, and columns of theirs; conditions (==, !=, =~, !~) choose among them.",
+    ),
     "nodeset": ("xcat", "nodeset", "Set nodes to capture an image, to be restored from one, or to boot."),
+    "rpower": ("power", "rpower", "Switch nodes on and off, or say whether they are on."),
     "nodestat": ("xcat", "nodestat", "Say what nodes do, one line each."),
+    "rmdef": ("objects", "rmdef", "Take definitions away. A node with a task that has not ended is refused."),
     "serve": ("serve", "serve", "Run the controller."),
-    "tabdump": ("xcat", "tabdump", "Print one of xCAT's tables as CSV; without TABLE, the names of all."),
+    "tabch": (
+        "tables",
+        "tabch",
+        "Change columns of one row, or make it; `+=` adds to a list. With -d, delete the row from tables.",
+    ),
+    "tabdump": ("tables", "tabdump", "Print one of xCAT's tables as CSV; without TABLE, the names of all."),
+    "tabrestore": (
+        "tables",
+        "tabrestore",
+        "Fill a table from a file as tabdump prints it; the file is called like the table.",
+    ),
     "task": ("tasks", "task", "Captures and restores: waiting, running, ended."),
+    "xcat-links": (
+        "links",
+        "xcat_links",
+        "Make a directory of xCAT's command names, each a link to this program.",
+    ),
 }
 
 

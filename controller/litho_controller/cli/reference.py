@@ -23,9 +23,9 @@ controller itself. Whoever may open the socket may do everything.
 
 - Tables are for people. `--json` prints the same as JSON: an object, or a list of objects.
 - An error is one sentence on standard error, `litho: <what>: <way out>`, and an [exit code](exit-codes.md).
-- `nodeset`, `nodestat`, `tabdump` and `lsdef` print what xCAT prints, because programs read it: `node: text`, one line a node.
-  Their errors are `Error: ...` on standard error (of one node: `node: [host]: Error: ...`) and exit code 1. Called by a link
-  of such a name, the program is that command.
+- Commands that xCAT has, too, print what xCAT prints, because programs read it: `node: text`, one line a node. Their errors
+  are `Error: ...` on standard error (of one node: `node: [host]: Error: ...`) and exit code 1. Called by a link of such a name
+  (`litho xcat-links` makes them), the program is that command. [xcat.md](xcat.md) says what is the same and what differs.
 - `--watch`, `task watch` and `image verify` show bars on a terminal and plain lines elsewhere. Ctrl-C ends the watching, not the
   tasks. While the controller is being started again, they wait for it.
 - NODERANGE is xCAT's: names, groups, `n01-n10`, `n[01-10]`, `n01+9`, `-n03` to leave out, `a@b` for both, `/regex`, `^file`,

@@ -1,52 +1,26 @@
-"""xCAT's two text formats: a table as CSV, and a definition as attributes. Pure.
+"""Definitions as text, as xCAT's lsdef writes them and mkdef -z reads them. Pure.
 
-Both are read by programs, so they are kept byte for byte as xCAT 2.19 writes them (P/tabutils.pm and lsdef, seen on a running
-xcatd):
+Programs read it, so it is kept byte for byte as xCAT 2.19 writes it (seen on a running xcatd): `Object name: NAME`, then
+`    attribute=value`, sorted; `-z` writes the stanza file, `-c` the name before every line.
 
-* `tabdump`: the header is `#` and the columns; a column without a value (NULL) is nothing between the commas; every other
-  value, the empty string too, stands in double quotes with each `"` doubled; a newline inside stays as it is.
-* `lsdef NAME`: `Object name: NAME`, then `    attribute=value`, sorted; `-z` writes the stanza file that `mkdef -z` reads.
+A stanza file: a line that ends with `:` names an object; `attribute=value` below it; blank lines and lines with `#` count
+for nothing; `objtype` says the kind; a stanza `default-<kind>:` holds for all later ones of that kind. As in xCAT one
+pair of double quotes around a value is taken off, but only when both are there: xCAT takes each off alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from litho_controller.api import TableView
+from litho.errors import UsageError
 
-# linuximage.comments is the object's `usercomment`; a table's `disable` and osimage's own comments are no attributes.
-_RENAMED = {"comments": "usercomment"}
-
-
-def csv(table: TableView) -> str:
-    """The table as `tabdump` prints it."""
-    lines = ["#" + ",".join(table.columns)]
-    lines.extend(",".join("" if value is None else _quoted(value) for value in row) for row in table.rows)
-    return "\n".join(lines) + "\n"
+STANZA_HEAD = "# <xCAT data object stanza file>\n"
+DEFAULTS = "default-"
 
 
-def _quoted(value: str) -> str:
-    return '"' + value.replace('"', '""') + '"'
-
-
-def osimages(osimage: TableView, linuximage: TableView) -> dict[str, dict[str, str]]:
-    """The osimage objects that two tables hold together: name -> attribute -> value, without attributes that are not set."""
-    objects: dict[str, dict[str, str]] = {}
-    for row in _records(osimage):
-        name = row.pop("imagename", "")
-        row.pop("comments", None)
-        objects[name] = row
-    for row in _records(linuximage):
-        name = row.pop("imagename", "")
-        if name in objects:
-            objects[name].update({_RENAMED.get(key, key): value for key, value in row.items()})
-    return objects
-
-
-def _records(table: TableView) -> Iterable[dict[str, str]]:
-    for row in table.rows:
-        values = zip(table.columns, row, strict=True)
-        yield {name: value for name, value in values if value and name != "disable"}
+def one_line(text: str) -> str:
+    """`text` with its newlines as blanks: one line of output is one value."""
+    return text.replace("\n", " ")
 
 
 def listing(names: Iterable[str], kind: str) -> str:
@@ -56,18 +30,56 @@ def listing(names: Iterable[str], kind: str) -> str:
 
 def definition(name: str, attributes: Mapping[str, str]) -> str:
     """One object as `lsdef` prints it."""
-    return f"Object name: {name}\n" + "".join(f"    {key}={value}\n" for key, value in sorted(attributes.items()))
+    return f"Object name: {name}\n" + "".join(
+        f"    {key}={one_line(value)}\n" for key, value in sorted(attributes.items())
+    )
 
 
 def stanza(name: str, kind: str, attributes: Mapping[str, str]) -> str:
     """One object as `lsdef -z` prints it."""
-    lines = "".join(f"    {key}={value}\n" for key, value in sorted(attributes.items()))
+    lines = "".join(f"    {key}={one_line(value)}\n" for key, value in sorted(attributes.items()))
     return f"\n{name}:\n    objtype={kind}\n{lines}"
-
-
-STANZA_HEAD = "# <xCAT data object stanza file>\n"
 
 
 def compressed(name: str, attributes: Mapping[str, str]) -> str:
     """One object as `lsdef -c` prints it: every line with the name before it."""
-    return "".join(f"{name}: {key}={value}\n" for key, value in sorted(attributes.items()))
+    return "".join(f"{name}: {key}={one_line(value)}\n" for key, value in sorted(attributes.items()))
+
+
+def parse(text: str) -> dict[tuple[str, str], dict[str, str]]:
+    """The objects of a stanza file: (kind, name) -> attributes. Raises UsageError that names the line."""
+    found: list[tuple[str, dict[str, str]]] = []
+    for number, line in enumerate(text.splitlines(), 1):
+        words = line.strip()
+        if not words or words.startswith("#"):
+            continue
+        name, equals, value = words.partition("=")
+        if not equals and words.endswith(":"):
+            found.append((words[:-1].strip(), {}))
+        elif not equals or not found:
+            raise UsageError(f"line {number} is neither NAME: nor ATTRIBUTE=VALUE: {words[:80]!r}", code="bad-stanza")
+        else:
+            value = value.strip()
+            quoted = len(value) > 1 and value.startswith('"') and value.endswith('"')
+            found[-1][1][name.strip()] = value[1:-1] if quoted else value
+    return _typed(found)
+
+
+def _typed(found: Iterable[tuple[str, dict[str, str]]]) -> dict[tuple[str, str], dict[str, str]]:
+    defaults: dict[str, dict[str, str]] = {}
+    objects: dict[tuple[str, str], dict[str, str]] = {}
+    for name, attributes in found:
+        if name.startswith(DEFAULTS):
+            defaults[name.removeprefix(DEFAULTS)] = attributes
+            continue
+        kind = attributes.pop("objtype", "")
+        if not kind:
+            kinds = [word for word in defaults if "objtype" in defaults[word] or len(defaults) == 1]
+            kind = kinds[0] if len(kinds) == 1 else ""
+        if not kind:
+            raise UsageError(
+                f"No objtype value was specified for '{name[:80]}'. Cannot create object definition.", code="bad-stanza"
+            )
+        given = {key: value for key, value in defaults.get(kind, {}).items() if key != "objtype"}
+        objects.setdefault((kind, name), {}).update({**given, **attributes})
+    return objects

@@ -1,4 +1,4 @@
-"""The commands that an xCAT administrator, and programs written for xCAT, know by name: nodeset, nodestat, tabdump, lsdef.
+"""The two commands that every program written for xCAT calls: nodeset and nodestat.
 
 Their output is xCAT's: `node: text`, one line a node; errors of one node as `node: [host]: Error: text` and errors of the whole
 command as `Error: text` on standard error, both with exit code 1. Apache VCL looks for exactly these.
@@ -13,16 +13,17 @@ from typing import Any, get_args
 import click
 from click.core import ParameterSource
 
-from litho.errors import NotFoundError, RefusedError, UsageError
+from litho.errors import UsageError
 from litho.job import Compression, EngineName, Fit, OnBadSector, OnDirty, Then
 from litho.library.names import parse_ref
 from litho_controller import api
-from litho_controller.cli import render, stanza
+from litho_controller.cli import render
 from litho_controller.cli.session import Session, json_option, noderange, pass_session, print_json
 
 # What only one kind of job understands; said with the other it is a mistake, not a wish to be ignored.
 _CAPTURE_ONLY = ("engine", "compress", "level", "on_dirty", "on_bad_sector", "skip_unknown", "labels")
 _RESTORE_ONLY = ("fit",)
+NOPING = "noping"
 
 
 def parse_state(text: str) -> tuple[api.NodesetState, str]:
@@ -33,11 +34,20 @@ def parse_state(text: str) -> tuple[api.NodesetState, str]:
     if word == "osimage" and name:
         parse_ref(name)
         return "osimage", name
+    if word == "install" and bool(equals) == bool(name):
+        if name:
+            parse_ref(name)
+        return "install", name
     if text == "boot":
         return "boot", ""
+    if text == "offline":
+        return "offline", ""
     if text == "stat":
         return "stat", ""
-    raise UsageError(f"Invalid argument: '{text}'", hint="use image[=NAME], osimage=NAME[:VERSION], boot or stat")
+    raise UsageError(
+        f"Invalid argument: '{text}'",
+        hint="use image[=NAME], install[=NAME], osimage=NAME[:VERSION], boot, offline or stat",
+    )
 
 
 def _choice(kind: Any) -> click.Choice[str]:
@@ -97,8 +107,10 @@ def _label(text: str) -> tuple[str, str]:
 def nodeset(ctx: click.Context, /, range_: str, state: str, watch: bool, as_json: bool, **options: Any) -> int:
     """Set nodes to capture an image, to be restored from one, or to boot.
 
-    STATE is one of: image[=NAME] (capture the node's disk), osimage=NAME[:VERSION] (print the image onto it), boot (its
-    own disk), stat (only say what it is set to). A node that is told to capture or restore does so at its next network boot.
+    STATE is one of: image[=NAME] (capture the node's disk), install[=NAME[:VERSION]] (print an image onto it),
+    osimage=NAME[:VERSION] (the same, or what the osimage of that name says), boot (its own disk), offline (nothing), stat
+    (only say what it is set to). Without NAME, image and install take it from nodetype.profile, where nodetype.os is image.
+    A node that is told to capture or restore does so at its next network boot.
 
     \b
     Example:
@@ -142,7 +154,7 @@ def _refuse_strangers(ctx: click.Context, kind: api.NodesetState) -> None:
     strange: set[str] = given & {*_CAPTURE_ONLY, *_RESTORE_ONLY, "disk", "then", "allow", "watch"}
     if kind == "image":
         strange &= set(_RESTORE_ONLY)
-    elif kind == "osimage":
+    elif kind in ("install", "osimage"):
         strange &= set(_CAPTURE_ONLY)
     if strange:
         words = ", ".join(sorted("--" + name.replace("_", "-").replace("labels", "label") for name in strange))
@@ -173,108 +185,56 @@ def _watched(session: Session, answer: api.NodesetAnswer, *, as_json: bool) -> b
 
 
 @click.command()
+@click.option("-p", "--powerstat", "power", is_flag=True, help="Say of nodes that do not answer whether they are on.")
+@click.option("-u", "--updatedb", "update", is_flag=True, help="Write what is known into nodelist.status.")
+@click.option("-m", "monitor", is_flag=True, help="Taken for xCAT's sake.")
+@click.option("-f", "fping", is_flag=True, help="Taken for xCAT's sake.")
+@click.option("--no-probe", is_flag=True, help="Say what is known; look at no node over the network.")
+@click.option("--watch", is_flag=True, help="Go on: a line whenever a node does something else; Ctrl-C ends it.")
 @click.argument("range_", metavar="NODERANGE")
 @click.argument("stat", metavar="", required=False, default="")
 @json_option
 @pass_session
-def nodestat(session: Session, range_: str, stat: str, as_json: bool) -> None:
+def nodestat(session: Session, /, *, range_: str, stat: str, as_json: bool, **options: Any) -> None:
     """Say what nodes do, one line each.
+
+    The line of a node's task, or what its port 3001 says, or which services answer, or what it is set to; noping when
+    nothing answers. Nodes are looked at over the network when hosts.ip has their address.
 
     \b
     Example:
       litho nodestat n01-n10
+      litho nodestat all --watch
     """
     if stat not in ("", "stat"):
         raise UsageError(f"Invalid argument: '{stat}'", hint="nodestat takes a noderange")
-    answer = session.client.nodestat(noderange(range_))
-    if as_json:
-        print_json(answer.nodes)
+    text = noderange(range_)
+
+    def ask() -> tuple[api.NodestatLine, ...]:
+        answer = session.client.nodestat(text, probe=not options["no_probe"], update=options["update"])
+        return _with_power(session, answer.nodes) if options["power"] else answer.nodes
+
+    if options["watch"]:
+        from litho_controller.cli import statwatch  # noqa: PLC0415 - only with --watch
+
+        statwatch.watch(session, ask)
         return
-    click.echo("".join(f"{line.node}: {render.clean(line.text)}\n" for line in answer.nodes), nl=False)
-
-
-@click.command()
-@click.argument("table", metavar="[TABLE]", required=False)
-@json_option
-@pass_session
-def tabdump(session: Session, table: str | None, as_json: bool) -> None:
-    """Print one of xCAT's tables as CSV; without TABLE, the names of all.
-
-    \b
-    Example:
-      litho tabdump osimage
-    """
-    if table is None:
-        names = session.client.tables()
-        if as_json:
-            print_json(names.tables)
-        else:
-            click.echo("\n".join(names.tables))
+    lines = ask()
+    if as_json:
+        print_json(lines)
         return
-    dump = session.client.table(table)
-    if as_json:
-        print_json(dump)
-    else:
-        click.echo(stanza.csv(dump), nl=False)
+    sys.stdout.write("".join(f"{line.node}: {render.clean(line.text)}\n" for line in lines))
 
 
-@click.command()
-@click.option(
-    "-t",
-    "--type",
-    "kind",
-    type=click.Choice(["osimage"]),
-    default="osimage",
-    show_default=True,
-    help="Kind of definition.",
-)
-@click.option("-o", "named", default="", metavar="NAMES", help="Names, separated by commas; the same as the argument.")
-@click.option("-i", "only", default="", metavar="ATTRIBUTES", help="Only these attributes, separated by commas.")
-@click.option("-z", "as_stanza", is_flag=True, help="As a stanza file that mkdef -z reads.")
-@click.option("-c", "compressed", is_flag=True, help="The name before every line.")
-@click.option("-l", "long", is_flag=True, help="Every definition in full.")
-@click.argument("names", metavar="[NAMES]", default="")
-@json_option
-@pass_session
-def lsdef(
-    session: Session,
-    *,
-    kind: str,
-    named: str,
-    only: str,
-    as_stanza: bool,
-    compressed: bool,
-    long: bool,
-    names: str,
-    as_json: bool,
-) -> None:
-    """Show definitions as xCAT's stanzas; without NAMES, list them.
+def _with_power(session: Session, lines: tuple[api.NodestatLine, ...]) -> tuple[api.NodestatLine, ...]:
+    """The lines with the power state behind every noping, in xCAT's words: `noping(off)`."""
+    from litho_controller.cli.power import stat_of  # noqa: PLC0415 - only with -p
 
-    \b
-    Example:
-      litho lsdef -t osimage golden
-      litho lsdef -t osimage -z golden
-    """
-    if names and named and names != named:
-        raise RefusedError("names are given twice, as an argument and with -o", hint="give them once")
-    objects = stanza.osimages(session.client.table("osimage"), session.client.table("linuximage"))
-    wanted = [name for name in (names or named).split(",") if name]
-    missing = [name for name in wanted if name not in objects]
-    if missing:
-        raise NotFoundError(f"Could not find an object named '{missing[0]}' of type '{kind}'.")
-    listed = not wanted and not (long or as_stanza or compressed or only)
-    chosen = {name: objects[name] for name in (wanted or sorted(objects))}
-    if only:
-        keep = set(only.split(","))
-        chosen = {name: {key: value for key, value in one.items() if key in keep} for name, one in chosen.items()}
-    if as_json:
-        print_json(chosen)
-    elif listed:
-        click.echo(stanza.listing(chosen, kind), nl=False)
-    elif as_stanza:
-        click.echo(
-            stanza.STANZA_HEAD + "".join(stanza.stanza(name, kind, one) for name, one in chosen.items()), nl=False
-        )
-    else:
-        show = stanza.compressed if compressed else stanza.definition
-        click.echo("".join(show(name, one) for name, one in chosen.items()), nl=False)
+    silent = [line.node for line in lines if line.text == NOPING]
+    if not silent:
+        return lines
+    known = stat_of(session, ",".join(silent))
+    return tuple(
+        api.NodestatLine(node=line.node, text=f"{NOPING}({known[line.node]})") if line.node in known else line
+        for line in lines
+    )

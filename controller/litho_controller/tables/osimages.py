@@ -13,9 +13,14 @@ A row that an administrator has filled in further keeps what a capture does not 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from litho.errors import NotFoundError, RefusedError
+from litho.library import ImageRef, check_name
 from litho.messages import OsFacts
+from litho.task import Action
 from litho_controller.tables import rows
 
 PROVMETHOD = "install"
@@ -45,6 +50,33 @@ async def captured(conn: AsyncConnection, image: str, os: OsFacts) -> None:
     """Write the rows of a capture of `image` that succeeded."""
     await rows.put(conn, "osimage", image, osimage_values(image, os))
     await rows.put(conn, "linuximage", image, {})
+
+
+async def row(conn: AsyncConnection, name: str) -> dict[str, str | None]:
+    """The osimage row of that name (a version behind a colon counts for nothing); empty when there is none."""
+    return await rows.get(conn, "osimage", name.partition(":")[0])
+
+
+def meaning(ref: ImageRef, row: Mapping[str, str | None]) -> tuple[Action, ImageRef]:
+    """What a row that is called like no image asks for: the image is its profile, the method says what is done with it.
+
+    As in xCAT: with provmethod=image the node is captured, with install it gets the image. Raises NotFoundError, RefusedError.
+    """
+    method, profile = row.get("provmethod") or PROVMETHOD, row.get("profile") or ""
+    if not row:
+        raise NotFoundError(
+            f"there is no image {ref.name!r} in the library, and no osimage of that name",
+            hint="see: litho image ls, and lsdef -t osimage",
+            code="image-missing",
+        )
+    if method not in (PROVMETHOD, "image"):
+        raise RefusedError(
+            f"the osimage {ref.name} has the provmethod {method!r}, which is nothing that this controller does",
+            hint="a captured image has the provmethod install",
+            code="bad-provmethod",
+        )
+    wanted = ImageRef(check_name(profile or ref.name), ref.version)
+    return ("capture" if method == "image" else "restore"), wanted
 
 
 async def forget(conn: AsyncConnection, image: str) -> None:

@@ -85,8 +85,10 @@ class Hearing:
         online = self._tasks.online
         if status.online:
             online[status.node] = status.session
-        elif online.get(status.node) == status.session:
-            del online[status.node]
+            self._tasks.gone.discard(status.node)
+        elif online.get(status.node, status.session) == status.session:
+            online.pop(status.node, None)
+            self._tasks.gone.add(status.node)
 
     def _alive(self, number: int, live: Live, progress: Progress | None = None, line: str = "") -> None:
         tasks = self._tasks

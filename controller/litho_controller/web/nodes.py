@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Mapping
+
 from aiohttp import web
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from litho.errors import RefusedError, UsageError
-from litho.library import parse_ref
+from litho.library import ImageRef, parse_ref
 from litho.task import Action
 from litho_controller import api, noderange
 from litho_controller.store import tasks as rows_of
 from litho_controller.store.tasks import TaskRow
-from litho_controller.tables import nodes
+from litho_controller.tables import nodes, osimages, rows
 from litho_controller.tasks import rules
-from litho_controller.web.desk import DESK, Desk, answer, body_of, expand
+from litho_controller.web import status
+from litho_controller.web.desk import DESK, Desk, answer, body_of, expand, flag
 
 routes = web.RouteTableDef()
 
@@ -101,30 +105,77 @@ async def nodeset(request: web.Request) -> web.Response:
     async with desk.store.read() as conn:
         names = await expand(conn, wanted.range)
         if wanted.state == "stat":
-            lines = [api.NodesetLine(node=node.name, text=node.state) for node in await nodes.get(conn, names)]
+            latest = await rows_of.latest(conn)
+            found = await nodes.get(conn, names)
+            lines = [
+                api.NodesetLine(node=node.name, text=rules.nodeset_text(node.state, latest.get(node.name)))
+                for node in found
+            ]
             return answer(api.NodesetAnswer(nodes=tuple(lines)))
-    if wanted.state == "boot":
-        lines = await desk.requests.set_boot(names)
-    else:
-        action: Action = "capture" if wanted.state == "image" else "restore"
-        ref = parse_ref(wanted.image) if wanted.image else None
-        lines = await desk.requests.create(names, action, ref, wanted.job)
+        image = await osimages.row(conn, wanted.image) if wanted.state == "osimage" else {}
+    if wanted.state in ("boot", "offline"):
+        lines = await desk.requests.set_boot(names, wanted.state)
+        return answer(api.NodesetAnswer(nodes=tuple(lines)))
+    action: Action = "capture" if wanted.state == "image" else "restore"
+    ref = parse_ref(wanted.image) if wanted.image else None
+    if ref is not None and wanted.state == "osimage":
+        action, ref = await _meant(desk, ref, image)
+    lines = await desk.requests.create(names, action, ref, wanted.job)
     return answer(api.NodesetAnswer(nodes=tuple(lines)))
+
+
+async def _meant(desk: Desk, ref: ImageRef, row: Mapping[str, str | None]) -> tuple[Action, ImageRef]:
+    """What `osimage=NAME` asks for: an image of the library under that name, else what the osimage table makes of it."""
+    versions = [] if row.get("provmethod") == "image" else await asyncio.to_thread(desk.library.versions, ref.name)
+    if versions:
+        return "restore", ref
+    return osimages.meaning(ref, row)
 
 
 @routes.get("/v1/nodestat")
 async def nodestat(request: web.Request) -> web.Response:
-    """What the nodes of a range do."""
+    """What the nodes of a range do; `probe=1` looks at those that have an address and no task, `update=1` writes nodelist."""
     desk = request.app[DESK]
+    probe, update = flag(request, "probe"), flag(request, "update")
     async with desk.store.read() as conn:
         names = await expand(conn, request.query.get("range", ""))
         latest = await rows_of.latest(conn)
         found = await nodes.get(conn, names)
-    return answer(
-        api.NodestatAnswer(
-            nodes=tuple(
-                api.NodestatLine(node=node.name, text=rules.nodestat_text(node.state, latest.get(node.name)))
-                for node in found
-            )
+        addresses = await rows.column(conn, "hosts", "ip") if probe else {}
+    # Of a node with a task its agent is the one to tell, and it must not be asked twice.
+    busy = {node for node, row in latest.items() if not row.state.ended or rules.went_wrong(row)}
+    looked_at = {node.name: addresses[node.name] for node in found if node.name in addresses and node.name not in busy}
+    seen = await desk.prober.look(looked_at) if looked_at else {}
+    told = {
+        node.name: status.told(
+            node.state,
+            latest.get(node.name),
+            gone=node.name in desk.tasks.gone and node.name not in desk.tasks.online,
+            seen=seen.get(node.name),
         )
-    )
+        for node in found
+    }
+    if update:
+        await _update(desk, told)
+    lines = tuple(api.NodestatLine(node=name, text=one.text) for name, one in told.items())
+    return answer(api.NodestatAnswer(nodes=lines))
+
+
+async def _update(desk: Desk, told: Mapping[str, status.Told]) -> None:
+    """Write what is known into nodelist, with xCAT's words and times."""
+    now = status.stamp(desk.tasks.clock.now())
+    written = [
+        {
+            "node": name,
+            "status": one.status,
+            "statustime": now,
+            "appstatus": one.appstatus,
+            "appstatustime": now,
+        }
+        for name, one in told.items()
+        if one.status
+    ]
+    async with desk.store.write() as conn:
+        # A node that was removed meanwhile must not come back by being told of.
+        known = await nodes.groups(conn)
+        await rows.put_many(conn, "nodelist", [row for row in written if row["node"] in known])

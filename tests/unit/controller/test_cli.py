@@ -3,6 +3,7 @@
 What is sent, what is printed, and what it ends with.
 """
 
+import io
 import os
 import re
 import shlex
@@ -198,7 +199,7 @@ def test_a_file_in_a_range_is_read_by_the_command_and_never_by_the_daemon(daemon
     (tmp_path / "list").write_text("n01\n# no\nn02-n03 racked\n")
     daemon["GET /v1/nodestat"] = api.NodestatAnswer()
     assert litho(f"nodestat ^{tmp_path}/list,-n03")[0] == 0
-    assert daemon.requests[0].query == {"range": "((n01),(n02-n03)),-n03"}
+    assert daemon.requests[0].query == {"range": "((n01),(n02-n03)),-n03", "probe": "1"}
 
 
 def test_the_xcat_names_work_as_names_of_the_program(daemon, capfd):
@@ -497,18 +498,124 @@ def test_tabdump_is_xcats_csv_byte_for_byte(daemon, litho):
     assert litho("tabdump") == (0, "osimage\nsite\n", "")
 
 
+GOLDEN = {"osarch": "x86_64", "profile": 'a "quoted", one', "rootimgdir": "/srv/images"}
+
+
 def test_lsdef_is_xcats_stanza(daemon, litho):
-    daemon["GET /v1/tables/osimage"] = TABLE
-    daemon["GET /v1/tables/linuximage"] = api.TableView(
-        columns=("imagename", "rootimgdir", "comments", "disable"), rows=(("golden", "/srv/images", "a note", "1"),)
-    )
-    golden = '    osarch=x86_64\n    profile=a "quoted", one\n    rootimgdir=/srv/images\n    usercomment=a note\n'
+    daemon["GET /v1/objects/osimage"] = api.ObjectList(objects={"golden": GOLDEN, "empty": {}})
+    golden = '    osarch=x86_64\n    profile=a "quoted", one\n    rootimgdir=/srv/images\n'
     assert litho("lsdef -t osimage") == (0, "empty  (osimage)\ngolden  (osimage)\n", "")
-    assert litho("lsdef -t osimage golden") == (0, "Object name: golden\n" + golden, "")
-    assert litho("lsdef -t osimage -o golden,empty")[1] == "Object name: golden\n" + golden + "Object name: empty\n"
-    assert litho("lsdef -z golden")[1] == "# <xCAT data object stanza file>\n\ngolden:\n    objtype=osimage\n" + golden
-    assert litho("lsdef -c golden -i osarch,profile")[1] == 'golden: osarch=x86_64\ngolden: profile=a "quoted", one\n'
-    assert litho("lsdef nope") == (1, "", "Error: Could not find an object named 'nope' of type 'osimage'.\n")
+    assert daemon.requests[-1].query == {"brief": "1"}
+    assert litho("lsdef -t osimage -o golden,empty") == (0, f"Object name: golden\n{golden}Object name: empty\n", "")
+    assert daemon.requests[-1].query == {"names": "golden,empty"}
+    daemon["GET /v1/objects/osimage"] = api.ObjectList(objects={"golden": GOLDEN})
+    assert litho("lsdef -t osimage -z golden")[1] == (
+        "# <xCAT data object stanza file>\n\ngolden:\n    objtype=osimage\n" + golden
+    )
+    assert litho("lsdef -t osimage -c golden -i osarch,pkglist") == (0, "golden: osarch=x86_64\ngolden: pkglist=\n", "")
+    assert litho("lsdef -t osimage -w osarch==ppc64 -l") == (0, "", "")
+
+
+def test_lsdef_names_what_is_missing_and_shows_the_rest(daemon, litho):
+    daemon["GET /v1/objects/node"] = api.ObjectList(objects={"n01": {"mac": "52:54:00:00:00:01"}}, missing=("nope",))
+    assert litho("lsdef n01,nope") == (
+        1,
+        "Object name: n01\n    mac=52:54:00:00:00:01\n",
+        "Error: Could not find an object named 'nope' of type 'node'.\n",
+    )
+    assert litho("lsdef n01 -i nonsense") == (
+        1,
+        "",
+        "Error: 'nonsense' is not a valid attribute name for an object type of 'node'.\n",
+    )
+
+
+def test_mkdef_sends_words_or_a_stanza_and_tells_what_was_there_already(daemon, litho, monkeypatch):
+    daemon["POST /v1/objects"] = api.ObjectEdited(done=("n01",), created=("n01",), existed=("n02",))
+    code, out, err = litho("mkdef n01-n02 groups=all mac=52:54:00:00:00:01")
+    assert (code, out) == (1, "")
+    assert err.startswith("Error: A definition for 'n02' already exists.\n")
+    assert err.endswith(
+        "Error: One or more errors occured when attempting to create or modify xCAT \nobject definitions.\n"
+    )
+    assert daemon.requests[-1].body == {
+        "verb": "mkdef",
+        "kind": "node",
+        "objects": {"n01-n02": {"groups": "all", "mac": "52:54:00:00:00:01"}},
+        "mode": "set",
+        "force": False,
+    }
+    daemon["POST /v1/objects"] = api.ObjectEdited(done=("golden",))
+    monkeypatch.setattr("sys.stdin", io.StringIO('golden:\n  objtype=osimage\n  profile="a=b"\n'))
+    assert litho("mkdef -z -f") == (0, "1 object definitions have been created or modified.\n", "")
+    assert daemon.requests[-1].body["objects"] == {"golden": {"profile": "a=b"}}
+    assert daemon.requests[-1].body["kind"] == "osimage"
+    daemon["POST /v1/objects"] = api.ObjectEdited(done=("n01",), created=("n01",))
+    assert litho("chdef -p n01 groups=rack1")[1].splitlines()[1] == "New object definitions 'n01' have been created."
+    assert daemon.requests[-1].body["mode"] == "add"
+    assert litho("mkdef -t group linux -d -w os=~rh -w arch==x86")[0] == 0
+    assert daemon.requests[-1].body["objects"] == {"linux": {"wherevals": "os=~rh::arch==x86", "grouptype": "dynamic"}}
+    daemon["POST /v1/objects"] = api.ObjectEdited(done=("n01",), missing=("n09",))
+    assert litho("rmdef n01,n09") == (
+        1,
+        "1 object definitions have been removed.\n",
+        "Error: Could not find an object named 'n09' of type 'node'.\n",
+    )
+
+
+def test_nodech_is_silent_and_nodels_says_a_column_or_names_many(daemon, litho):
+    daemon["POST /v1/nodech"] = api.NodeNames(nodes=("n01",))
+    assert litho("nodech n01 nodetype.os=image groups,=rack1 mgt==ipmi nodetype.profile=@=x") == (0, "", "")
+    assert daemon.requests[-1].body == {
+        "range": "n01",
+        "assign": [
+            {"column": "nodetype.os", "op": "=", "value": "image"},
+            {"column": "nodelist.groups", "op": ",=", "value": "rack1"},
+            {"column": "nodetype.profile", "op": "=", "value": "=x"},
+        ],
+        "delete": [],
+        "where": ["nodehm.mgt==ipmi"],
+    }
+    assert litho("nodech n01 nonsense") == (1, "", "Error: Malformed argument nonsense: write TABLE.COLUMN=VALUE\n")
+    assert litho("nodech -d n01 mac.mac") == (1, "", "Error: . and = not valid in delete mode.\n")
+    daemon["POST /v1/nodels"] = api.ColumnsAnswer(nodes=(("n01", ("image",)), ("n02", ("",))))
+    assert litho("nodels all nodetype.os") == (0, "n01: image\nn02: \n", "")
+    assert litho("nodels all nodetype.os -H") == (0, "n01: nodetype.os: image\nn02: nodetype.os: \n", "")
+    daemon["POST /v1/nodels"] = api.ColumnsAnswer(nodes=(("n01", ()),))
+    assert litho("nodels all nodetype.os==image") == (0, "n01\n", "")
+    assert daemon.requests[-1].body == {"range": "all", "columns": [], "where": ["nodetype.os==image"]}
+
+
+def test_gettab_tabch_and_tabrestore_speak_of_rows(daemon, litho, tmp_path):
+    daemon["GET /v1/tables/site"] = api.TableView(columns=("key", "value"), rows=(("a", "1"), ("b", None)))
+    assert litho("gettab key=a site.value") == (0, "1\n", "")
+    assert litho("gettab -H key=b site.value") == (0, "site.value: \n", "")
+    assert litho("gettab nonsense=b site.value") == (1, "", "Error: Unkown key nonsense to site\n")
+    daemon["POST /v1/tables"] = api.TableList(tables=("site",))
+    assert litho("tabch key=a site.value+=2") == (0, "", "")
+    assert daemon.requests[-1].body["assign"] == [{"column": "site.value", "op": "+=", "value": "2"}]
+    assert litho("tabch -d node=n01 hosts mac") == (0, "", "")
+    assert daemon.requests[-1].body == {"keys": {"node": "n01"}, "assign": [], "delete": ["hosts", "mac"]}
+    daemon["PUT /v1/tables/site"] = api.TableView(columns=())
+    (tmp_path / "site.csv").write_text('#key,value\n"a","two ""quoted""\nlines"\nb,\n')
+    assert litho(f"tabrestore -a {tmp_path}/site.csv") == (0, "", "")
+    assert daemon.requests[-1].body == {
+        "columns": ["key", "value"],
+        "rows": [["a", 'two "quoted"\nlines'], ["b", None]],
+        "append": True,
+    }
+
+
+def test_rpower_prints_what_vcl_reads(daemon, litho):
+    daemon["POST /v1/power"] = api.PowerAnswer(
+        nodes=(api.PowerLine(node="n01", text="on"), api.PowerLine(node="n02", error="Timeout"))
+    )
+    code, out, err = litho("rpower n01-n02 state")
+    assert (code, out) == (1, "n01: on\n")
+    assert re.fullmatch(r"n02: \[\S+\]: Error: Timeout\n", err)
+    assert daemon.requests[-1].body == {"range": "n01-n02", "action": "stat"}
+    daemon["GET /v1/nodestat"] = api.NodestatAnswer(nodes=(api.NodestatLine(node="n01", text="noping"),))
+    assert litho("nodestat -p n01") == (0, "n01: noping(on)\n", "")
 
 
 # ---------------------------------------------------------------- JSON, errors, help
