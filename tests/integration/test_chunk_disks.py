@@ -353,7 +353,7 @@ def test_a_restore_killed_at_any_moment_is_taken_up_and_does_not_start_over(libr
 
 
 MEMORY = """
-import resource, sys
+import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from support.chunked import capture
@@ -362,7 +362,8 @@ from litho_agent.chunk import adapter
 library, device, target = Library.open(Path(sys.argv[2])), Path(sys.argv[3]), Path(sys.argv[4])
 part = capture(library, "big", device, pack_bytes=1 << 26).parts[0]
 adapter.restore_part(library, part, target, mode="delta", verify_target=True)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+# Not ru_maxrss, which begins with what the parent had when it forked.
+print(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0])
 """
 
 
@@ -377,4 +378,4 @@ def test_memory_stays_the_same_however_large_the_partition_is(library, tmp_path)
         argv = [sys.executable, "-c", MEMORY, str(Path(__file__).parents[1]), library.root, source, target]
         done = subprocess.run([str(word) for word in argv], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
-        assert int(done.stdout) * 1024 < 200 * MB
+        assert int(done.stdout) * 1024 < 150 * MB
