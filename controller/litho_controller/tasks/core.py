@@ -20,7 +20,9 @@ from litho.errors import LithoError
 from litho.library import Library
 from litho.messages import Ack, Cancel, Command, EventReport, Finish, Stop, Succeeded
 from litho.task import Event, Outcome, State, Transition, advance
+from litho_controller.boot import cmdline, plan, words
 from litho_controller.boot.cmdline import BootFiles
+from litho_controller.boot.plan import Facts
 from litho_controller.ports import Access, Bus, Clock
 from litho_controller.store import Store
 from litho_controller.store import tasks as rows_of
@@ -72,6 +74,8 @@ class Tasks:
         self.live: dict[int, Live] = {}
         self.online: dict[str, str] = {}
         """Nodes whose agent is connected, with its session."""
+        self.gone: set[str] = set()
+        """Nodes whose agent's last will was the last that was heard of it."""
         self.woken = asyncio.Event()
         """Set when a slot may be given."""
         self.sweep_wanted = asyncio.Event()
