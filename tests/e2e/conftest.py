@@ -86,6 +86,11 @@ class Lab:
             self.boot.nodes[made.mac] = name
         return made
 
+    def address(self, machine: Machine) -> str:
+        """What DHCP gave to a machine."""
+        leases = [line.split() for line in (self.world.folder / "leases").read_text().splitlines()]
+        return next(words[2] for words in leases if words[1] == machine.mac)
+
     def close(self) -> None:
         """Switch everything off."""
         for machine in self._machines:

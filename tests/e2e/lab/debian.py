@@ -26,7 +26,8 @@ _LEFT_OUT = (
 _TAKEN = tuple(
     f"/lib/modules/*/kernel/{name}"
     for name in (
-        "drivers/ata/*", "drivers/scsi/s*", "drivers/virtio/*", "drivers/block/virtio*", "drivers/block/loop*", "drivers/nvme/*",
+        "block/*", "drivers/ata/*", "drivers/scsi/s*", "drivers/virtio/*", "drivers/block/virtio*", "drivers/block/loop*",
+        "drivers/nvme/*",
         "drivers/net/virtio*", "drivers/net/ethernet/intel/e1000*", "net/core/*", "drivers/char/hw_random/*", "drivers/message/*",
         "fs/ext4/*", "fs/jbd2/*", "fs/mbcache*", "fs/xfs/*", "fs/fat/*", "fs/nls/*", "fs/efivarfs/*", "lib/*", "crypto/*",
         "arch/x86/crypto/*", "drivers/ptp/*", "drivers/pps/*",

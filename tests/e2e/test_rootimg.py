@@ -1,0 +1,144 @@
+"""The root image itself: what is in it, how long a node takes to reach the agent, who gets in, and what ends a hung agent."""
+
+import json
+import os
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+
+from litho import process
+from litho.errors import ConfigError
+from litho_rootimg import tree
+
+from .conftest import Lab
+
+AGENT = r"claiming task \S+ for n01"
+PROGRAMS = """
+    python3 partimage partclone.ext4 partclone.xfs partclone.btrfs partclone.ntfs partclone.vfat partclone.exfat
+    e2fsck mkfs.xfs btrfs ntfsresize mkfs.vfat mkfs.exfat lvm mdadm mount.nfs sfdisk sgdisk blkid
+    zstd pigz smartctl efibootmgr kexec udp-receiver
+"""
+MODULES = """
+    e1000 e1000e igb ixgbe tg3 bnx2 bnx2x i40e ice mlx4_en mlx5_core virtio_net
+    virtio_blk ahci ata_piix mptsas megaraid_sas mpt3sas hpsa nvme usb-storage softdog nfs nfsv3 nfsv4
+"""
+
+
+@pytest.fixture
+def root(rootimg: Path, tmp_path: Path):
+    """The root image, mounted, with a layer for changes above it."""
+    below, above, merged = (tmp_path / name for name in ("below", "above", "merged"))
+    for folder in (below, above, merged):
+        folder.mkdir()
+    process.run(["mount", "-t", "tmpfs", "above", above])
+    (above / "changes").mkdir()
+    (above / "work").mkdir()
+    process.run(["mount", "-o", "loop,ro", rootimg / "http/rootimg.squashfs", below])
+    process.run(
+        [
+            "mount",
+            "-t",
+            "overlay",
+            "-o",
+            f"lowerdir={below},upperdir={above}/changes,workdir={above}/work",
+            "root",
+            merged,
+        ]
+    )
+    yield merged
+    for folder in (merged, below, above):
+        process.run(["umount", folder])
+
+
+def test_everything_that_the_agent_starts_is_there_and_runs(root: Path, rootimg: Path):
+    missing = [name for name in PROGRAMS.split() if process.run(["chroot", root, "which", name], ok=(0, 1)).code]
+    assert not missing
+    for name in PROGRAMS.split():
+        path = process.run(["chroot", root, "which", name]).out.strip()
+        done = process.run(["chroot", root, "ldd", path], ok=(0, 1))
+        assert tree.missing_libraries(done.out) == [], name
+    version = next((root / "lib/modules").iterdir()).name
+    for name in MODULES.split():
+        assert process.run(["chroot", root, "modprobe", "-S", version, "-D", name]).out.strip(), name
+    process.run(["tar", "-xzf", rootimg / "http/agent.tar.gz", "-C", root])
+    assert "capture" in process.run(["chroot", root, "litho-agent", "--help"]).out
+    assert (root / "etc/mtab").is_symlink()
+    assert (root / "etc/lithograph-rootimg").is_file()
+
+
+def test_it_is_small_and_says_what_is_in_it(rootimg: Path):
+    sizes = {name: (rootimg / name).stat().st_size for name in ("http/rootimg.squashfs", "http/initrd.img")}
+    sizes["rootimg.gz"] = (rootimg / "xcat/install/image/x86/installer_files/rootimg.gz").stat().st_size
+    assert max(sizes.values()) < 150e6, sizes
+    names = {component["name"] for component in json.loads((rootimg / "sbom.json").read_bytes())["components"]}
+    assert {"partclone", "msgspec", "busybox-static"} <= names
+    assert any(name.startswith("linux-image-") for name in names)
+    process.run(["sh", "-c", f"cd {rootimg} && sha256sum --quiet -c SHA256SUMS"])
+
+
+def test_partimage_ng_goes_in_when_its_libraries_are_there(root: Path, tmp_path: Path):
+    tree.add_program(root, Path("/usr/bin/env"))
+    assert os.access(root / tree.PARTIMAGE_NG, os.X_OK)
+    with pytest.raises(
+        ConfigError, match=r"needs libraries that the root image does not have: .*libaio|needs libraries"
+    ):
+        tree.add_program(root, Path(shutil.which("qemu-img") or ""))
+
+
+@pytest.mark.parametrize("nic", ["virtio-net-pci", "e1000"])
+def test_an_armed_node_reaches_the_agent_with_half_a_gibibyte(lab: Lab, nic: str):
+    """Power on to the agent's first word, stage by stage in the lab's log."""
+    n01 = lab.node(1, memory_mib=512, nic=nic)
+    lab.controller.litho("nodeset", "n01", "image=golden")
+    n01.power_on()
+    for stage in (r"LAB n01 boots the root image", r"initrd \[.*\] address", r"init \[.*\] starting the agent", AGENT):
+        n01.expect(stage, 90)
+    n01.expect("task t-000001: capture golden", 30)
+
+
+def test_a_node_without_a_disk_fails_with_the_reason_and_switches_itself_off(lab: Lab):
+    n01 = lab.node(1)
+    lab.controller.litho("nodeset", "n01", "image=golden", "--then", "poweroff")
+    n01.power_on()
+    n01.expect(AGENT, 90)
+    n01.wait_off(120)
+    task = lab.controller.task("n01")
+    assert task["state"] == "failed"
+    assert "disk" in task["reason"]
+
+
+class Key:
+    """A key pair, and what one does with it."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        process.run(["dropbearkey", "-t", "ed25519", "-f", file])
+        self.public = process.run(["dropbearkey", "-y", "-f", file]).out.splitlines()[1].split()[1]
+
+    def run(self, address: str, command: str) -> process.Done:
+        """Run a command on a node as root."""
+        argv = ["dbclient", "-y", "-y", "-T", "-i", self._file, "-p", "2222", f"root@{address}", command]
+        return process.run(argv, ok=range(256), timeout_s=30)
+
+
+def test_only_the_holder_of_the_key_gets_in_and_a_hung_agent_does_not_hold_the_node_for_ever(lab: Lab, tmp_path: Path):
+    """The agent waits for a controller that is gone, and is stopped in its tracks by SIGSTOP."""
+    key, other = Key(tmp_path / "key"), Key(tmp_path / "other")
+    lab.boot.extra = f"litho.sshkey={key.public} litho.watchdog=15"
+    n01 = lab.node(1)
+    lab.controller.litho("nodeset", "n01", "image=golden")
+    lab.controller.kill()
+    n01.power_on()
+    n01.expect("port 2222 is open for one ssh-ed25519 key", 90)
+    n01.expect("the controller at .* does not answer", 60)
+    address = lab.address(n01)
+    assert "Lithograph" in key.run(address, "cat /etc/lithograph-rootimg").out
+    assert other.run(address, "cat /etc/lithograph-rootimg").code != 0
+    assert "softdog" in key.run(address, "lsmod").out
+    # Longer than the watchdog waits: an agent that only waits is alive.
+    time.sleep(20)
+    assert key.run(address, "pkill -STOP -f '[l]itho_agent.main'").code == 0
+    n01.expect("the agent has had no pulse for .* s: the machine starts anew", 60)
+    n01.expect(r"LAB n01 boots the root image", 60)
