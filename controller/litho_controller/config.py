@@ -34,6 +34,7 @@ Port = Annotated[int, Meta(ge=1, le=65535)]
 PortOrFree = Annotated[int, Meta(ge=0, le=65535)]
 Slots = Annotated[int, Meta(ge=1, le=10_000)]
 Seconds = Annotated[float, Meta(ge=0.05, le=7 * 86400)]
+Attempts = Annotated[int, Meta(ge=1, le=100)]
 Heartbeat = Annotated[float, Meta(ge=0.05, le=3600)]
 
 
@@ -88,6 +89,35 @@ class Timeouts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ] = 2.0
 
 
+class TaskRules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[tasks]`: how tasks are treated."""
+
+    attempts: Annotated[
+        Attempts,
+        Meta(description="How often a task is begun in all when its node boots again in the middle; then it is lost."),
+    ] = 2
+
+
+class Boot(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[boot]`: what nodes boot over the network."""
+
+    dir: Annotated[
+        Path, Meta(description="Directory with `vmlinuz`, `initrd.img`, `rootimg.squashfs`, `agent.tar.gz`.")
+    ] = Path("/var/lib/lithograph/rootimg")
+    kcmdline: Annotated[str, Meta(description="Kernel words for every node that boots the root image.")] = (
+        "quiet panic=10"
+    )
+    unknown: Annotated[
+        str, Meta(description="What a machine boots that no node is: `local`, `menu` or `discover`.")
+    ] = "menu"
+    local: Annotated[
+        str,
+        Meta(
+            description="How iPXE gives a BIOS machine its own disk: `exit` to the firmware, or `sanboot` the first disk."
+        ),
+    ] = "exit"
+
+
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """All settings. Equal settings compare equal; nothing here changes while the daemon runs."""
 
@@ -119,6 +149,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     broker: Annotated[Broker, Meta(description="The MQTT broker between nodes and controller.")] = Broker()
     slots: Annotated[SlotLimits, Meta(description="How many tasks move bytes at the same time.")] = SlotLimits()
     timeouts: Annotated[Timeouts, Meta(description="How long to wait for a node, in seconds.")] = Timeouts()
+
+    tasks: Annotated[TaskRules, Meta(description="How tasks are treated.")] = TaskRules()
+    boot: Annotated[Boot, Meta(description="What nodes boot over the network.")] = Boot()
 
     @property
     def database_url(self) -> str:
@@ -242,8 +275,8 @@ def _rules(config: Config) -> list[tuple[str, str, str]]:
         broken.append(
             ("site", f"is {config.site!r}", "1 to 128 letters, digits, '.', '_', '-', a letter or digit first")
         )
-    for name in ("state_dir", "library", "socket"):
-        value: Path = getattr(config, name)
+    paths = {name: getattr(config, name) for name in ("state_dir", "library", "socket")} | {"boot.dir": config.boot.dir}
+    for name, value in paths.items():
         if not value.is_absolute() or "\0" in str(value):
             broken.append((name, f"is {str(value)!r}", "an absolute path, such as /var/lib/lithograph"))
     if len(str(config.socket).encode()) > 107:
@@ -259,6 +292,12 @@ def _rules(config: Config) -> list[tuple[str, str, str]]:
             broken.append((key, f"is {host!r}", "a host name or an IP address"))
     if config.broker.advertise and not re.fullmatch(r"[A-Za-z0-9._:-]{1,253}", config.broker.advertise):
         broken.append(("broker.advertise", f"is {config.broker.advertise!r}", "a host name or an IP address, or empty"))
+    for key, word, words in (
+        ("boot.unknown", config.boot.unknown, ("local", "menu", "discover")),
+        ("boot.local", config.boot.local, ("exit", "sanboot")),
+    ):
+        if word not in words:
+            broken.append((key, f"is {word!r}", f"one of {', '.join(words)}"))
     if config.broker.port == 0 and not config.broker.embedded:
         broken.append(("broker.port", "is 0 for a broker that is not embedded", "the port it listens on, 1 to 65535"))
     if config.timeouts.heartbeat_s * 2 > config.timeouts.lease_s:
@@ -276,7 +315,7 @@ def _check(raw: dict[str, Any], shape: type[msgspec.Struct], source: str, prefix
     types = get_type_hints(shape, include_extras=True)
     for name, value in raw.items():
         if name not in types:
-            near = difflib.get_close_matches(name, types, n=1, cutoff=0.5) or _elsewhere(name)
+            near = _elsewhere(name) or difflib.get_close_matches(name, types, n=1, cutoff=0.5)
             hint = f"did you mean {prefix}{near[0]}?" if near and "." not in near[0] else ""
             hint = hint or (f"did you mean {near[0]}?" if near else f"known here: {', '.join(sorted(types))}")
             raise ConfigError(f"{source}: unknown key {prefix}{name}", hint=hint)
@@ -333,6 +372,8 @@ def _section(name: str) -> type[msgspec.Struct] | None:
         "broker": Broker,
         "slots": SlotLimits,
         "timeouts": Timeouts,
+        "tasks": TaskRules,
+        "boot": Boot,
     }
     return sections.get(name)
 

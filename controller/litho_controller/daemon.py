@@ -39,6 +39,7 @@ from litho_controller.inbox import Endpoint, Inbox
 from litho_controller.ports import Access, OpenAccess, SystemClock
 from litho_controller.store import Store
 from litho_controller.tasks import accounts, recovery
+from litho_controller.tasks.booting import Booting, Policy
 from litho_controller.tasks.core import Tasks
 from litho_controller.tasks.hearing import Hearing
 from litho_controller.tasks.orders import Installation
@@ -46,6 +47,7 @@ from litho_controller.tasks.requests import Requests
 from litho_controller.tasks.upkeep import Limits, Upkeep
 from litho_controller.web import doors
 from litho_controller.web.app import admin_app, node_app
+from litho_controller.web.boot import BootDoor
 from litho_controller.web.desk import Desk
 
 log = logging.getLogger("litho.daemon")
@@ -87,6 +89,13 @@ async def serve(config: Config, *, ready: Callable[[Tasks], None] | None = None)
         )
         tasks = Tasks(store, library, boot, installation, bus=inbox, access=access, clock=SystemClock())
         desk = Desk(store=store, tasks=tasks, requests=Requests(tasks, vcl_markers=config.vcl_markers))
+        policy = Policy(
+            kcmdline=config.boot.kcmdline,
+            unknown=config.boot.unknown,
+            sanboot=config.boot.local == "sanboot",
+            attempts=config.tasks.attempts,
+        )
+        boot_door = BootDoor(Booting(tasks, policy), config.boot.dir)
         upkeep = Upkeep(
             tasks,
             Limits(slots=config.slots.library, boot_s=config.timeouts.boot_s, lease_s=config.timeouts.lease_s),
@@ -101,7 +110,7 @@ async def serve(config: Config, *, ready: Callable[[Tasks], None] | None = None)
         if broker is not None:
             parts["broker"] = broker.run()
         async with _running(parts):
-            for app, door in ((node_app(desk), nodes_door), (admin_app(desk), admin_door)):
+            for app, door in ((node_app(desk, boot_door), nodes_door), (admin_app(desk), admin_door)):
                 runner = await doors.serve(app, door)
                 stack.push_async_callback(runner.cleanup)
             log.info(

@@ -50,6 +50,16 @@ task = Table(
     Column("started", Float),
     Column("ended", Float),
     Column("heard", Float),
+    # The queue: the higher one first; not before this time.
+    Column("priority", Integer, nullable=False, server_default="0"),
+    Column("not_before", Float),
+    # From 1; a task that is tried again is a new row, which says of which one.
+    Column("attempt", Integer, nullable=False, server_default="1"),
+    Column("retry_of", Integer, nullable=False, server_default="0"),
+    # Number of the wave that it belongs to, and in which of its steps it starts; 0 for none.
+    Column("wave", Integer, nullable=False, server_default="0"),
+    Column("step", Integer, nullable=False, server_default="0"),
+    Index("task_by_wave", "wave"),
     Index("task_by_state", "state"),
     Index("task_by_node", "node", "number"),
     # The rule "two tasks for one node are refused", held by the database itself.
@@ -62,6 +72,35 @@ task = Table(
     ),
     # A number that was given once is never given again: it is in file names, in topics and in people's heads.
     sqlite_autoincrement=True,
+)
+
+wave = Table(
+    "wave",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=True),
+    # How many nodes each step has, as it was asked for: `2,10,50%`.
+    Column("sizes", Text, nullable=False),
+    # Failures after which no further step starts; 0: never.
+    Column("stop_after", Integer, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("step", Integer, nullable=False),
+    Column("steps", Integer, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("created", Float, nullable=False),
+    Column("ended", Float),
+    sqlite_autoincrement=True,
+)
+
+discovered = Table(
+    "discovered",
+    metadata,
+    # The card that booted; `macs` are all of the machine's.
+    Column("mac", String(17), primary_key=True),
+    Column("macs", Text, nullable=False),
+    Column("address", String(64), nullable=False),
+    Column("inventory", Text, nullable=False),
+    Column("first", Float, nullable=False),
+    Column("last", Float, nullable=False),
 )
 
 bundle_import = Table(

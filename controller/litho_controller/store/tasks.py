@@ -49,6 +49,17 @@ class TaskRow(msgspec.Struct, frozen=True, kw_only=True):
     started: float | None = None
     ended: float | None = None
     heard: float | None = None
+    priority: int = 0
+    """The higher one gets a slot first."""
+    not_before: float | None = None
+    """It waits in the queue until then."""
+    attempt: int = 1
+    retry_of: int = 0
+    """Number of the task that this one repeats; 0 for none."""
+    wave: int = 0
+    """Number of its wave; 0 for none."""
+    step: int = 0
+    """In which step of the wave it starts, from 1."""
 
     @property
     def id(self) -> str:

@@ -144,6 +144,16 @@ class Tasks:
         except LithoError as exc:
             log.error("%s: %s", row.id, exc)
 
+    def boot_line(self, facts: Facts, row: TaskRow, token: str) -> str:
+        """The agent's words for a task, and the node's own of the tables. Raises UsageError for a bad cell."""
+        own = words.parse(facts.addkcmdline, of=f"bootparams.addkcmdline of {row.node}")
+        url = plan.for_host(self.installation.url, facts.xcatmaster)
+        return cmdline.words(controller=url, node=row.node, task=row.id, token=token, extra=" ".join(own))
+
+    def due(self, row: TaskRow) -> bool:
+        """True when a queued task lacks nothing but a slot."""
+        return row.not_before is None or row.not_before <= self.clock.now()
+
     # ------------------------------------------------------------ speaking
 
     def say(self, row: TaskRow, body: Ack | Cancel | Finish) -> None:

@@ -49,6 +49,11 @@ class Leases:
             if not wait.booting:
                 wait.since = now
 
+    def silent_for(self, number: int, *, now: float) -> float:
+        """Seconds since the last sign of life of a task that an agent holds; 0 for any other."""
+        wait = self._waits.get(number)
+        return 0.0 if wait is None or wait.booting else max(0.0, now - wait.since)
+
     def over(self, *, now: float, boot_s: float, lease_s: float, listening: bool) -> list[Waiting]:
         """Waits that have lasted too long. Signs of life are only missed while somebody listens."""
         return [

@@ -15,11 +15,13 @@ import logging
 
 import msgspec
 
+from litho.errors import UsageError
 from litho.task import State
 from litho_controller.boot import cmdline
+from litho_controller.boot import facts as facts_of
+from litho_controller.boot.plan import Facts
 from litho_controller.store import tasks as rows_of
 from litho_controller.store.tasks import TaskRow
-from litho_controller.tables import rows
 from litho_controller.tasks.core import Tasks
 
 log = logging.getLogger("litho.tasks")
@@ -29,10 +31,11 @@ async def recover(tasks: Tasks) -> None:
     """Bring memory, boot files and accounts in line with the database. Raises LithoError."""
     async with tasks.store.write() as conn:
         active = await rows_of.all_active(conn)
-        extras = await rows.column(conn, "bootparams", "addkcmdline")
+        armed = [row.node for row in active if row.state is State.ARMED]
+        facts = await facts_of.of_nodes(conn, armed)
         for row in active:
             if row.state is State.ARMED:
-                token_hash = _boot_file(tasks, row, extras.get(row.node, ""))
+                token_hash = _boot_file(tasks, row, facts[row.node])
                 if token_hash != row.token_hash:
                     await rows_of.save(conn, msgspec.structs.replace(row, token_hash=token_hash))
     booting = {row.node for row in active if row.state is not State.QUEUED}
@@ -48,17 +51,22 @@ async def recover(tasks: Tasks) -> None:
         log.info("going on with %s", ", ".join(f"{row.id} ({row.node}, {row.state})" for row in active))
 
 
-def _boot_file(tasks: Tasks, row: TaskRow, extra: str) -> str:
+def _boot_file(tasks: Tasks, row: TaskRow, facts: Facts) -> str:
     """Make sure that an armed task's file is as it should be; answers the hash of the token in it."""
-    found = cmdline.parse(tasks.boot.read(row.node))
+    there = tasks.boot.read(row.node)
+    found = cmdline.parse(there)
     token = found.get("token", "")
     if found.get("task") != row.id or cmdline.token_hash(token) != row.token_hash:
         log.warning(
             "%s: the boot file of %s was missing or not its own; it is written with a new token", row.id, row.node
         )
         token = cmdline.new_token()
-    elif found.get("controller") == tasks.installation.url:
-        return row.token_hash
-    line = cmdline.words(controller=tasks.installation.url, node=row.node, task=row.id, token=token, extra=extra)
-    tasks.boot.write(row.node, line)
+    try:
+        line = tasks.boot_line(facts, row, token)
+    except UsageError as exc:
+        # The cell was changed since; what the node was armed with still holds, and a restart must not fail over it.
+        log.error("%s: %s", row.id, exc)
+        line = tasks.boot_line(Facts(node=row.node), row, token)
+    if line != there:
+        tasks.boot.write(row.node, line)
     return cmdline.token_hash(token)

@@ -18,14 +18,14 @@ from collections.abc import Callable, Coroutine
 
 import msgspec
 
-from litho.errors import LithoError
+from litho.errors import LithoError, UsageError
 from litho.library import ImageRef, Library, Owner, care
 from litho.library.stage import read_owner
 from litho.messages import Cancel
-from litho.task import Arm, Expire, Outcome, State
+from litho.task import Arm, CancelRequest, Expire, Outcome, State
 from litho_controller.boot import cmdline
+from litho_controller.boot import facts as facts_of
 from litho_controller.store import tasks as rows_of
-from litho_controller.tables import rows
 from litho_controller.tasks import rules
 from litho_controller.tasks.core import Tasks
 
@@ -111,21 +111,23 @@ class Upkeep:
             row = await rows_of.get(conn, number)
             if row is None or row.state is not State.QUEUED:
                 return
-            bootparams = await rows.get(conn, "bootparams", row.node)
+            facts = (await facts_of.of_nodes(conn, [row.node]))[row.node]
             token = cmdline.new_token()
-            line = cmdline.words(
-                controller=tasks.installation.url,
-                node=row.node,
-                task=row.id,
-                token=token,
-                extra=bootparams.get("addkcmdline") or "",
-            )
-            # The file first: an armed task without one could never be claimed.
-            tasks.boot.write(row.node, line)
-            armed = msgspec.structs.replace(row, token_hash=cmdline.token_hash(token))
-            row, _ = await tasks.move(conn, armed, Arm())
+            try:
+                line = tasks.boot_line(facts, row, token)
+            except UsageError as exc:
+                # Its tables have changed since it was queued. It would hold up all behind it for as long as nobody looks.
+                row, _ = await tasks.move(conn, row, CancelRequest(reason=f"it cannot be armed: {exc}"))
+            else:
+                # The file first: an armed task without one could never be claimed.
+                tasks.boot.write(row.node, line)
+                armed = msgspec.structs.replace(row, token_hash=cmdline.token_hash(token))
+                row, _ = await tasks.move(conn, armed, Arm())
         tasks.after(row)
-        log.info("%s: armed, %s may boot", row.id, row.node)
+        if row.state is State.ARMED:
+            log.info("%s: armed, %s may boot", row.id, row.node)
+        else:
+            log.error("%s: %s", row.id, row.task.reason)
 
     # ------------------------------------------------------------ silence
 

@@ -1,7 +1,7 @@
 """The two doors, and the border at which errors become answers.
 
-* `node_app`: on TCP, for nodes. It takes claims and says that it is alive; everything else is 404. Whoever can reach the port can
-  knock here, so a request is small, strict, and opens nothing without the task's token.
+* `node_app`: on TCP, for nodes. It takes claims, gives out what a node boots with, and says that it is alive; everything else is
+  404. Whoever can reach the port can knock here, so a request is small and strict, and no task is had without its token.
 * `admin_app`: on a unix socket that only its owner may open: the whole API.
 
 Whatever goes wrong is answered with a `litho.messages.Problem`. A mistake of ours is logged with its trace and answered without.
@@ -20,6 +20,7 @@ from litho.errors import LithoError, NotFoundError, RefusedError, WireError
 from litho.messages import MAX_PAYLOAD, ClaimRequest, Problem, decode, encode
 from litho_controller import api
 from litho_controller.web import images, nodes, objects, tables, tasks
+from litho_controller.web.boot import BootDoor
 from litho_controller.web.desk import DESK, MAX_BODY, Desk
 
 log = logging.getLogger("litho.web")
@@ -45,11 +46,13 @@ def admin_app(desk: Desk) -> web.Application:
     return app
 
 
-def node_app(desk: Desk) -> web.Application:
-    """What nodes may ask."""
+def node_app(desk: Desk, boot: BootDoor | None = None) -> web.Application:
+    """What nodes may ask; `boot` is what their boot loaders may."""
     app = web.Application(client_max_size=MAX_PAYLOAD, middlewares=[telling])
     app[DESK] = desk
     app.router.add_post("/v1/claim", claim)
+    if boot is not None:
+        boot.add_to(app)
     app.router.add_get("/v1/health", health)
     return app
 

@@ -54,6 +54,8 @@ def test_every_key_can_be_set_by_its_variable():
         "http.url": "http://h:1",
         "timeouts.lease_s": "20",
         "broker.embedded": "false",
+        "boot.unknown": "local",
+        "boot.local": "sanboot",
     }
     environ = {}
     for key in config.every_key():
@@ -80,7 +82,7 @@ def _at(values, name):
         ("[http]\nprot = 1", "unknown key http.prot: did you mean http.port?"),
         ("port = 3", "unknown key port: did you mean http.port?"),
         ("[htpt]\nport = 1", "unknown key htpt: did you mean http?"),
-        ("zzzzzz = 1", "unknown key zzzzzz: known here: broker, database"),
+        ("zzzzzz = 1", "unknown key zzzzzz: known here: boot, broker, database"),
         ("http = 3", "http is a single value: it is a section: write [http]"),
         ('[http]\nport = "80"', "http.port is '80': allowed is a whole number from 0 to 65535"),
         ("[http]\nport = 70000", "http.port is 70000: allowed is a whole number from 0 to 65535"),
@@ -99,6 +101,10 @@ def _at(values, name):
         ('[http]\nhost = "a b"', "http.host is 'a b'"),
         ("[broker]\nembedded = false\nport = 0", "broker.port is 0 for a broker that is not embedded"),
         ('[broker]\nadvertise = "a b"', "broker.advertise is 'a b'"),
+        ('[boot]\nunknown = "ask"', "boot.unknown is 'ask': one of local, menu, discover"),
+        ('[boot]\nlocal = "hd0"', "boot.local is 'hd0': one of exit, sanboot"),
+        ('[boot]\ndir = "rootimg"', "boot.dir is 'rootimg': an absolute path"),
+        ("[tasks]\nattempts = 0", "tasks.attempts is 0: allowed is a whole number from 1 to 100"),
         ("x =", "is not valid TOML"),
         ("a" + ".a" * 5000 + " = 1", ""),
     ],
