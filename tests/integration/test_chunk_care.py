@@ -69,6 +69,15 @@ def test_what_one_version_had_alone_goes_and_what_another_shares_stays(library, 
     assert packs(library) == set()
 
 
+def test_what_checks_any_image_checks_one_in_chunks_too(library, tmp_path):
+    image(library, tmp_path, "golden", contents(1, 2 * MB))
+    manifest = library.manifest(ImageRef("golden"))
+    assert verify.check_streams(library, manifest) == []
+    flip(library.root / manifest.parts[0].data.file, 5000)
+    assert [problem.file for problem in verify.check_streams(library, manifest)] == ["golden.v1-sda1.chunks"]
+    assert [problem.file for problem in scrub.check_image(library, manifest)] == ["golden.v1-sda1.chunks"]
+
+
 def test_mostly_unneeded_packs_are_rewritten_and_images_do_not_notice(library, tmp_path):
     first = contents(1, 8 * MB, noise=1.0)
     image(library, tmp_path, "old", first)
