@@ -79,12 +79,17 @@ def encode_line(message: _Line) -> bytes:
     return msgspec.json.encode(message) + b"\n"
 
 
-async def run(order: WorkOrder, hear: Callable[[News], None], cancel: asyncio.Event) -> End:
+async def run(
+    order: WorkOrder,
+    hear: Callable[[News], None],
+    cancel: asyncio.Event,
+    *,
+    argv: process.Argv = (sys.executable, "-m", "litho_agent.worker"),
+) -> End:
     """Let a worker do `order`; `hear` is called with its news. Answers how it ended; never raises for a failed job.
 
-    After `cancel` is set it ends within two seconds.
+    After `cancel` is set it ends within two seconds. `argv` is the worker's command.
     """
-    argv = [sys.executable, "-m", "litho_agent.worker"]
     env = {key: os.environ[key] for key in ("PYTHONPATH",) if key in os.environ}
     try:
         child = await process.start_async(
