@@ -34,6 +34,7 @@ from litho.library import Library
 from litho.messages import Broker
 from litho_controller.boot.cmdline import BootFiles
 from litho_controller.broker import EmbeddedBroker
+from litho_controller.bundle.importing import Importer
 from litho_controller.config import Config
 from litho_controller.inbox import Endpoint, Inbox
 from litho_controller.ports import Access, OpenAccess, SystemClock
@@ -88,7 +89,9 @@ async def serve(config: Config, *, ready: Callable[[Tasks], None] | None = None)
             brokers=(Broker(host=config.broker.advertise or _name_of(config.broker.host), port=endpoint.port),),
         )
         tasks = Tasks(store, library, boot, installation, bus=inbox, access=access, clock=SystemClock())
-        desk = Desk(store=store, tasks=tasks, requests=Requests(tasks, vcl_markers=config.vcl_markers))
+        bundles = Importer(store, library, config.state_dir)
+        requests = Requests(tasks, vcl_markers=config.vcl_markers)
+        desk = Desk(store=store, tasks=tasks, requests=requests, bundles=bundles)
         policy = Policy(
             kcmdline=config.boot.kcmdline,
             unknown=config.boot.unknown,
@@ -101,6 +104,7 @@ async def serve(config: Config, *, ready: Callable[[Tasks], None] | None = None)
             Limits(slots=config.slots.library, boot_s=config.timeouts.boot_s, lease_s=config.timeouts.lease_s),
         )
         await recovery.recover(tasks)
+        await bundles.recover()
 
         parts: dict[str, Coroutine[Any, Any, None]] = {
             "inbox": inbox.run(Hearing(tasks)),

@@ -56,6 +56,7 @@ class Importer:
         self._library = library
         self._journals = state_dir / "imports"
         self._one = asyncio.Lock()
+        self._recovered = False
 
     async def run(
         self,
@@ -72,6 +73,8 @@ class Importer:
                 raise faults.cancelled()
 
         async with self._one:
+            if not self._recovered:
+                await self._recover()
             async with self._store.read() as conn:
                 site = site_of.parse(await rows.column(conn, "site", "value"))
             work = Job(self._library, self._journals, request, site, tick=tick, stop=stop)
@@ -124,12 +127,19 @@ class Importer:
         async with self._store.write() as conn:
             await conn.execute(sa.delete(bundle_import).where(bundle_import.c.id == journal.id))
 
-    async def recover(self) -> list[str]:
-        """Bring every import that a crash interrupted to its end, one way or the other; answers sentences about them.
-
-        To be called once, before the first `run`. Raises LithoError.
+    async def recover(self) -> None:
+        """Bring every import that a crash interrupted to its end, one way or the other. Never raises: what cannot be done now is
+        logged, and tried again before the next import.
         """
-        told = []
+        async with self._one:
+            try:
+                await self._recover()
+            except LithoError as exc:
+                log.error(
+                    "an import that was interrupted could not be put right: %s; nothing is imported until it is", exc
+                )
+
+    async def _recover(self) -> None:
         async with self._store.read() as conn:
             committed = set((await conn.execute(sa.select(bundle_import.c.id))).scalars())
             site = site_of.parse(await rows.column(conn, "site", "value"))
@@ -137,14 +147,15 @@ class Importer:
             if journal.id not in committed:
                 await asyncio.to_thread(_take_back, self._library, journal)
             await self._forget(path, journal)
-            word = "was completed" if journal.id in committed else "was taken back"
-            told.append(f"an import of {journal.name} that was interrupted {word}")
-        async with self._store.write() as conn:
-            # A journal that is gone with its id still here: the crash came between the two.
-            await conn.execute(sa.delete(bundle_import))
+            word = "completed" if journal.id in committed else "taken back"
+            log.warning("an import of %s that was interrupted was %s", journal.name, word)
+        if committed:
+            async with self._store.write() as conn:
+                # A journal that is gone with its id still here: the crash came between the two.
+                await conn.execute(sa.delete(bundle_import))
         for base in (Path(site.install) / ROOMS, captured.rooms(self._library)):
             await asyncio.to_thread(_sweep_rooms, base)
-        return told
+        self._recovered = True
 
 
 async def _refuse_taken(conn: AsyncConnection, name: str, *, replace: bool) -> None:

@@ -108,7 +108,7 @@ class Intake:
                 self._stop()
                 self._entry(entry, body)
                 self._tick(min(source.packed, size), size)
-        if not self._payload:
+        if not self._judged:
             self._judge()
         if self._sums is not None:
             sums.require(self._sums, {name: member.sha256 for name, member in self._members.items()})

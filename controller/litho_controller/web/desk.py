@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from litho.errors import UsageError
 from litho.library import Library
 from litho_controller import noderange
+from litho_controller.bundle.importing import Importer
 from litho_controller.probe import Prober, TcpProber
 from litho_controller.store import Store
 from litho_controller.tables import nodes, objects, rows, values
@@ -33,6 +34,8 @@ class Desk(msgspec.Struct, frozen=True, kw_only=True):
     store: Store
     tasks: Tasks
     requests: Requests
+    bundles: Importer | None = None
+    """None where nothing can be imported."""
     prober: Prober = msgspec.field(default_factory=TcpProber)
 
     @property
