@@ -33,7 +33,7 @@ from litho_agent.layout import read_layout
 from litho_agent.mover import WorkOrder
 from litho_agent.osfacts import read_os_release
 from litho_agent.survey import Piece, survey
-from litho_agent.telling import Teller, check_cancelled
+from litho_agent.telling import Teller, check_cancelled, reading
 from litho_agent.transfer import Cancelled
 
 _ENDINGS = {"zstd": ".zst", "gzip": ".gz", "none": ""}
@@ -206,6 +206,7 @@ def _read_back(stage: Stage, manifest: Manifest, teller: Teller) -> None:
     root = stage.library.root
     with files.telling(root):
         for ref in manifest.files():
+            check_cancelled(teller)
             fd = os.open(root / f"{ref.file}.part", os.O_RDONLY | os.O_CLOEXEC)
             try:
                 os.fsync(fd)
@@ -213,7 +214,8 @@ def _read_back(stage: Stage, manifest: Manifest, teller: Teller) -> None:
                 os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
             finally:
                 os.close(fd)
-    problems = verify.check_files(stage.library, manifest, lambda _: check_cancelled(teller), staged=True)
+    total = sum(ref.bytes for ref in manifest.files())
+    problems = verify.check_files(stage.library, manifest, reading(teller, total), staged=True)
     if problems:
         raise IntegrityError(
             f"the library did not keep what was written to it: {problems[0].sentence}",

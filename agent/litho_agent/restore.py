@@ -35,7 +35,7 @@ from litho_agent.layout import Fitted, Table, parse_dump, partition_path, plan_f
 from litho_agent.layout.device import disk_size, head_size
 from litho_agent.layout.grow import can_grow, grow
 from litho_agent.mover import WorkOrder
-from litho_agent.telling import Teller, check_cancelled
+from litho_agent.telling import Teller, check_cancelled, reading
 from litho_agent.transfer import Cancelled
 
 
@@ -57,7 +57,9 @@ def restore(order: WorkOrder, teller: Teller) -> Succeeded:
         head = _read(library, manifest.head) if manifest.head else b""
         ready(hold, manifest, fitted, head)
         teller.enter("verify")
-        verify.require(verify.check_files(library, manifest, lambda _: check_cancelled(teller)))
+        verify.require(
+            verify.check_files(library, manifest, reading(teller, sum(one.bytes for one in manifest.files())))
+        )
         check_cancelled(teller)
         teller.say(Started())
         teller.enter("layout")

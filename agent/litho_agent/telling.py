@@ -6,7 +6,7 @@ worker's, which writes lines that the agent's `mover` reads; a test hands in a `
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from litho.errors import CancelledError
@@ -22,6 +22,9 @@ class Teller(Protocol):
 
     def expect(self, *, total: int, parts: int) -> None:
         """So many bytes of used data and so many partitions are to be moved."""
+
+    def checked(self, done: int, total: int) -> None:
+        """`done` of `total` stored bytes have been read and compared with their hashes."""
 
     def enter(self, phase: str, *, part: int = 0) -> None:
         """A phase begins; `part` counts partitions from 1."""
@@ -54,6 +57,19 @@ def check_cancelled(teller: Teller) -> None:
         raise CancelledError("the task was cancelled on request")
 
 
+def reading(teller: Teller, total: int) -> Callable[[int], None]:
+    """For `litho.library.verify`: counts what it reads of `total` bytes and raises CancelledError if the job should stop."""
+    done = 0
+
+    def tick(count: int) -> None:
+        nonlocal done
+        check_cancelled(teller)
+        done += count
+        teller.checked(done, total)
+
+    return tick
+
+
 class Recorder:
     """A Teller that only remembers: the shipped fake."""
 
@@ -64,6 +80,7 @@ class Recorder:
         self.done = 0
         self.stored = 0
         self.total = 0
+        self.checks = (0, 0)
         self.parts: dict[int, tuple[int, int]] = {}
         self.work: dict[str, StageWork] = {}
         self.touched = False
@@ -76,6 +93,10 @@ class Recorder:
     def expect(self, *, total: int, parts: int) -> None:
         """Remember the total."""
         self.total = total
+
+    def checked(self, done: int, total: int) -> None:
+        """Remember how much was read."""
+        self.checks = (done, total)
 
     def enter(self, phase: str, *, part: int = 0) -> None:
         """Remember a phase."""

@@ -59,7 +59,12 @@ class LineTeller:
     def expect(self, *, total: int, parts: int) -> None:
         """How much there is to move."""
         with self._lock:
-            self._meter.plan(total=total, parts=parts)
+            self._meter.plan(total=total, parts=parts, checks=True)
+
+    def checked(self, done: int, total: int) -> None:
+        """Stored bytes have been read."""
+        with self._lock:
+            self._meter.checked(done, total)
 
     def enter(self, phase: str, *, part: int = 0) -> None:
         """A phase begins."""

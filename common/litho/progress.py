@@ -120,6 +120,9 @@ class Meter:
 
     # Work after the last byte (sync, verify, publish) still lies ahead while `finish` has not been called.
     _NEARLY = 0.99
+    # Reading the stored files, before a restore or after a capture, may take long: it has its part of the way, so that the
+    # figure moves while it lasts. The share is a guess: how long it takes beside the copy is not known before.
+    _CHECK_SHARE = 0.15
 
     def __init__(self, *, total: int = 0, now: float) -> None:
         self._total = max(0, total)
@@ -127,6 +130,8 @@ class Meter:
         self._stored = 0
         self._fraction = 0.0
         self._told = 0
+        self._checks = False
+        self._checked = 0.0
         self._phase = ""
         self._part = 0
         self._parts = 0
@@ -136,8 +141,12 @@ class Meter:
         self._moving: dict[int, PartProgress] = {}
         self._finished = False
 
-    def plan(self, *, total: int, parts: int) -> None:
-        """Set how many bytes and partitions there are to move; a `total` of 0 means that it is not known (any more)."""
+    def plan(self, *, total: int, parts: int, checks: bool = False) -> None:
+        """Set how many bytes and partitions there are to move; a `total` of 0 means that it is not known (any more).
+
+        `checks` says that the stored files are read as well; `checked` then tells how much of that is done.
+        """
+        self._checks = checks
         self._total = max(total, self._told) if total > 0 else 0
         self._parts = max(0, parts)
 
@@ -156,6 +165,11 @@ class Meter:
         if stored is not None and stored > self._stored:
             self._stored = stored
         self._note(now)
+
+    def checked(self, done: int, total: int) -> None:
+        """`done` of `total` stored bytes have been read and compared. Smaller than before is ignored."""
+        if total > 0:
+            self._checked = max(self._checked, min(1.0, done / total))
 
     def part(self, part: int, done: int, total: int) -> None:
         """Partition `part`, from 1, has moved `done` of its `total` bytes; it moves no more when that is all of them."""
@@ -213,7 +227,8 @@ class Meter:
             fraction = 1.0
             done = self._total or self._done
         elif self._total:
-            fraction = min(self._NEARLY, done / self._total)
+            share = self._CHECK_SHARE if self._checks else 0.0
+            fraction = min(self._NEARLY, (1 - share) * (done / self._total) + share * self._checked)
         else:
             fraction = 0.0
         self._fraction = max(self._fraction, fraction)

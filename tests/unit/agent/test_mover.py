@@ -189,8 +189,7 @@ async def test_a_worker_that_is_not_installed_is_a_failure_and_not_an_exception(
 async def test_a_worker_that_listens_says_itself_how_it_stopped(library):
     stopped = Stopped(reason="the task was cancelled on request", touched=True)
     then = (
-        f"signal.signal(signal.SIGTERM, lambda *_: (sys.stdout.buffer.write({encode_line(stopped)!r}),"
-        "sys.stdout.buffer.flush(), os._exit(0)))\n"
+        f"signal.signal(signal.SIGTERM, lambda *_: (os.write(1, {encode_line(stopped)!r}), os._exit(0)))\n"
         f"sys.stdout.buffer.write({encode_line(Started())!r}); sys.stdout.buffer.flush(); time.sleep(60)"
     )
     end, _, took = await run(order(library), worker(then=then), cancel_at=Started)

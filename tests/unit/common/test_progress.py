@@ -192,3 +192,33 @@ def test_partitions_that_move_at_once_are_told_one_by_one_until_they_are_through
     assert [one.part for one in meter.read(now=2.0).moving] == [2]
     meter.enter("verify")
     assert meter.read(now=3.0).moving == ()
+
+
+def test_reading_the_stored_files_moves_the_figure_before_the_first_byte_and_after_the_last() -> None:
+    restore = Meter(now=0)
+    restore.plan(total=1000, parts=1, checks=True)
+    seen = [restore.read(now=0).percent]
+    for done in (300, 600, 1000, 200):
+        restore.checked(done, 1000)
+        seen.append(restore.read(now=1).percent)
+    assert seen == [0, 4, 9, 15, 15]
+    restore.at(1000, now=2)
+    assert restore.read(now=2).percent == 99
+
+    capture = Meter(now=0)
+    capture.plan(total=1000, parts=1, checks=True)
+    capture.at(1000, now=1)
+    assert capture.read(now=1).percent == 85
+    capture.checked(100, 200)
+    assert capture.read(now=2).percent == 92
+    capture.checked(200, 200)
+    assert capture.read(now=3).percent == 99
+    capture.finish(now=4)
+    assert capture.read(now=4).percent == 100
+
+
+def test_a_meter_that_was_told_of_no_reading_counts_the_bytes_alone() -> None:
+    meter = Meter(total=1000, now=0)
+    meter.at(420, now=1)
+    meter.checked(1, 1)
+    assert meter.read(now=1).percent == 42
