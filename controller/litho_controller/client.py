@@ -22,11 +22,12 @@ import msgspec
 from litho.errors import LithoError, RefusedError, UnreachableError, WireError
 from litho.messages import Problem
 from litho_controller import api
+from litho_controller.bundle.requests import BundleLine, ExportRequest, ImportRequest
 
 ANSWER_S = 60.0
 """Seconds that an answer may take to begin or to go on."""
 VERIFY_S = 900.0
-"""The same between two lines of a verification, which may have to wait for a slow library."""
+"""The same between two lines of an answer that tells how work goes on, which may have to wait for a slow library."""
 MAX_ANSWER = 256 * 1024 * 1024
 """Bytes; ten thousand nodes with all their tasks are about 5 MB."""
 MAX_LINE = 16 * 1024 * 1024
@@ -131,23 +132,34 @@ class Client:
     def verify(self, ref: str, *, deep: bool) -> Iterator[api.VerifyLine]:
         """Check every hash of a version; the last line has `problems`."""
         path = f"/v1/images/{_part(ref)}/verify" + ("?deep=1" if deep else "")
-        connection = _Connection(self._path, VERIFY_S)
-        try:
-            response = self._send(connection, "POST", path, None)
-            ended = False
-            with _telling(self._path):
-                while line := response.readline(MAX_LINE):
-                    if not line.strip():
-                        continue
-                    one = _decode(line, api.VerifyLine)
-                    if one.error is not None:
-                        raise api.error_of(one.status, one.error)
-                    ended = one.problems is not None
-                    yield one
-            if not ended:
-                raise UnreachableError("the controller went away in the middle of the check", hint="check again")
-        finally:
-            connection.close()
+        ended = False
+        for one in self._lines(path, None, api.VerifyLine):
+            if one.error is not None:
+                raise api.error_of(one.status, one.error)
+            ended = one.problems is not None
+            yield one
+        if not ended:
+            raise UnreachableError("the controller went away in the middle of the check", hint="check again")
+
+    # -- bundles
+
+    def export_bundle(self, request: ExportRequest) -> Iterator[BundleLine]:
+        """Write an image into a tarball; the last line has what became of it."""
+        return self._bundle("/v1/export", request)
+
+    def import_bundle(self, request: ImportRequest) -> Iterator[BundleLine]:
+        """Take an image from a tarball; the last line has what became of it."""
+        return self._bundle("/v1/import", request)
+
+    def _bundle(self, path: str, request: msgspec.Struct) -> Iterator[BundleLine]:
+        ended = False
+        for one in self._lines(path, request, BundleLine):
+            if one.error is not None:
+                raise api.error_of(one.status, one.error)
+            ended = one.ended
+            yield one
+        if not ended:
+            raise UnreachableError("the controller went away in the middle of its work", hint="see its log")
 
     # -- tables
 
@@ -203,6 +215,18 @@ class Client:
                 f"the controller's answer to {method} {path} is over {MAX_ANSWER} bytes", hint="ask for less"
             )
         return _decode(data, shape)
+
+    def _lines(self, path: str, body: msgspec.Struct | None, shape: type[T]) -> Iterator[T]:
+        """The lines of an answer that comes while the work goes on."""
+        connection = _Connection(self._path, VERIFY_S)
+        try:
+            response = self._send(connection, "POST", path, body)
+            with _telling(self._path):
+                while line := response.readline(MAX_LINE):
+                    if line.strip():
+                        yield _decode(line, shape)
+        finally:
+            connection.close()
 
     def _send(
         self, connection: http.client.HTTPConnection, method: str, path: str, body: msgspec.Struct | None

@@ -27,6 +27,7 @@ from litho_controller.cli.session import Session
 XCAT_NAMES = (
     *("nodeset", "nodestat", "nodels", "nodech", "lsdef", "mkdef", "chdef", "rmdef"),
     *("tabdump", "tabch", "tabrestore", "gettab", "rpower"),
+    *("xcatexport", "xcatimport"),
 )
 """Commands that a program may know from xCAT; also what `litho` answers to when it is called by such a name."""
 
@@ -37,8 +38,14 @@ BROKEN_PIPE = 141
 COMMANDS: dict[str, tuple[str, str, str]] = {
     "chdef": ("objects", "chdef", "Change definitions; those that are not there are made."),
     "config": ("settings", "config", "Check or show the settings."),
+    "export": ("bundles", "export_", "Write an image into a tarball that another site can import."),
     "gettab": ("tables", "gettab", "Print columns of the row that KEY=VALUE names."),
     "image": ("images", "image", "Images in the library."),
+    "import": (
+        "bundles",
+        "import_",
+        "Take an image from a tarball: its files to their places, its rows into the tables. All of it, or nothing.",
+    ),
     "library": ("images", "library", "The image library itself."),
     "lsdef": ("objects", "lsdef", "Show definitions as xCAT's stanzas; without NAMES, list them."),
     "mkdef": ("objects", "mkdef", "Make definitions."),
@@ -70,6 +77,12 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "Fill a table from a file as tabdump prints it; the file is called like the table.",
     ),
     "task": ("tasks", "task", "Captures and restores: waiting, running, ended."),
+    "xcatexport": ("bundles", "xcatexport", "Write an image into a tarball that another site can import."),
+    "xcatimport": (
+        "bundles",
+        "xcatimport",
+        "Take an image from a tarball: its files to their places, its rows into the tables. All of it, or nothing.",
+    ),
     "xcat-links": (
         "links",
         "xcat_links",
