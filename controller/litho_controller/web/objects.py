@@ -70,6 +70,8 @@ async def _write(conn: AsyncConnection, wanted: api.ObjectEdit) -> api.ObjectEdi
     if wanted.verb == "mkdef" and wanted.kind != "site":
         if wanted.force:
             await objects.remove(conn, wanted.kind, existed)
+            # A node that is made anew would forget what its task has set it to.
+            await edits.keep_busy_nodes(conn)
             existed = []
         for name in existed:
             del pairs[name]
