@@ -1,17 +1,23 @@
 """Export from one site, import at another, export again: the same rows, the same files, the same bundle."""
 
 import gzip
-import subprocess
+import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
+from litho import process
 from litho.errors import RefusedError
-from litho.library import ImageRef
+from litho.library import ImageRef, Library
 from litho.library.verify import check_streams
+from litho_controller.tables import rows
 from support.bundles import INSTALL, NETBOOT, BundleSite, cpio_of, files_below, manifest, small_tree, tarball
 from support.images import publish
+
+
+def run(*argv: str | Path) -> process.Done:
+    return process.run(argv)
 
 
 @pytest.fixture
@@ -102,8 +108,6 @@ async def test_a_bundle_exported_again_on_an_emptied_site_is_the_same_byte_for_b
     extra = (f"{tmp_path}/motd:{here.install}/files",)
     for name in ("Foo_Image", "Foo_Stateless"):
         await here.export(name, tmp_path / f"{name}.tgz", extra=extra)
-    import shutil
-
     before = files_below(here.install)
     rows_before = {
         name: [await here.row(table, name) for table in ("osimage", "linuximage")]
@@ -111,8 +115,6 @@ async def test_a_bundle_exported_again_on_an_emptied_site_is_the_same_byte_for_b
     }
     shutil.rmtree(here.install)
     async with here.store.write() as conn:
-        from litho_controller.tables import rows
-
         for table in ("osimage", "linuximage"):
             await rows.remove(conn, table, ["Foo_Image", "Foo_Stateless"])
     for name in ("Foo_Image", "Foo_Stateless"):
@@ -198,8 +200,7 @@ async def test_a_captured_disk_travels_with_all_its_parts(here: BundleSite, ther
     ]
     await there.export("golden", tmp_path / "again.tar.zst")
     # The sites' install directories differ, and with them tables.json; the image itself is the same.
-    names = subprocess.run(["tar", "tf", tmp_path / "again.tar.zst"], check=True, capture_output=True, text=True).stdout
-    assert "golden.v1-sda1.partclone.zst" in names
+    assert "golden.v1-sda1.partclone.zst" in run("tar", "tf", tmp_path / "again.tar.zst").out
     with pytest.raises(RefusedError, match="already"):
         await there.take(tmp_path / "golden.tar.zst")
     assert (await there.take(tmp_path / "golden.tar.zst", replace=True)).version == 2
@@ -209,8 +210,6 @@ async def test_a_captured_disk_travels_with_all_its_parts(here: BundleSite, ther
     # Unpacked by hand, the bundle's files are a library's.
     by_hand = tmp_path / "by-hand"
     by_hand.mkdir()
-    subprocess.run(["tar", "xf", tmp_path / "golden.tar.zst", "-C", by_hand], check=True)
-    subprocess.run(["sha256sum", "--quiet", "-c", "SHA256SUMS"], cwd=by_hand, check=True)
-    from litho.library import Library
-
+    run("tar", "xf", tmp_path / "golden.tar.zst", "-C", by_hand)
+    run("sh", "-c", f"cd {by_hand} && sha256sum --quiet -c SHA256SUMS")
     assert check_streams(Library.create(by_hand), Library.open(by_hand).manifest(ImageRef("golden", 1))) == []

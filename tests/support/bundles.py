@@ -79,7 +79,7 @@ class BundleSite:
 
     async def state(self) -> dict[str, object]:
         """Every file and every row that an import may touch."""
-        found: dict[str, object] = files_below(self.root, skip=("state",))
+        found = files_below(self.root, skip=("state",))
         async with self.store.read() as conn:
             for table in WATCHED:
                 found[f"table {table}"] = await rows.dump(conn, table)
@@ -87,9 +87,9 @@ class BundleSite:
 
     def leftovers(self) -> list[str]:
         """Rooms, journals and temporary files."""
-        found = [path for path in self.root.rglob("*") if path.name.startswith((".litho-", ".import", ".old", "old-"))]
-        found += [path for path in self.root.rglob("*.part")]
-        found += list((self.root / "state" / "imports").glob("*")) if (self.root / "state" / "imports").exists() else []
+        starts = (".litho-", ".import", ".old", "old-")
+        found = [path for path in self.root.rglob("*") if path.name.startswith(starts) or path.suffix == ".part"]
+        found += list((self.root / "state/imports").glob("*"))
         return sorted(str(path.relative_to(self.root)) for path in found)
 
 
@@ -98,7 +98,7 @@ def files_below(root: Path, *, skip: Iterable[str] = ()) -> dict[str, object]:
     found: dict[str, object] = {}
     for path in sorted(root.rglob("*")):
         name = str(path.relative_to(root))
-        if name.split("/")[0] in skip:
+        if name.split("/", maxsplit=1)[0] in skip:
             continue
         if path.is_symlink():
             found[name] = ("link", str(path.readlink()))
