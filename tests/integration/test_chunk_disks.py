@@ -1,44 +1,25 @@
-"""The chunk engine on loop devices: every file system comes back whole, a second restore writes what differs, kills cost nothing.
-
-The number of kills is `LITHO_KILLS`, 12 when it is not set.
-"""
+"""The chunk engine on loop devices: every file system comes back whole, a second restore writes what differs."""
 
 import hashlib
-import json
-import os
 import random
 import re
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from litho.errors import DiskError, IntegrityError, LibraryError
-from litho.library import ImageRef, Library, care
-from litho.library.chunks import ChunkStore, ChunkWriter, gc, index, scrub
+from litho.library import ImageRef, Library
+from litho.library.chunks import ChunkStore, ChunkWriter, index, scrub
 from litho.library.chunks.writer import Frame
 from litho_agent.chunk import adapter
 from litho_agent.chunk.usage import used_map
 from litho_agent.filesystems import prove
-from support.chunked import capture, packs
+from support.chunked import MB, MKFS, SIZE, capture, fill, make_files, soil
 from support.loop import loop_disk, needs_root, sh
 
 pytestmark = needs_root
-
-MB = 1024 * 1024
-SIZE = 320 * MB
-KILLS = int(os.environ.get("LITHO_KILLS", "12"))
-MKFS = {
-    "ext4": ("mkfs.ext4", "-q", "-F"),
-    "ext3": ("mkfs.ext3", "-q", "-F", "-b", "1024"),
-    "xfs": ("mkfs.xfs", "-q", "-f"),
-    "btrfs": ("mkfs.btrfs", "-q", "-f"),
-    "vfat": ("mkfs.vfat",),
-    "ntfs": ("mkntfs", "-q", "-F", "-Q"),
-}
 
 
 @pytest.fixture
@@ -48,36 +29,7 @@ def library(tmp_path: Path) -> Library:
 
 @pytest.fixture
 def files(tmp_path: Path) -> Path:
-    """About 30 MB: real files, incompressible ones, and a large one of zeros with an end."""
-    tree = tmp_path / "files"
-    (tree / "deep" / "er").mkdir(parents=True)
-    source = Path(json.__file__).parent.parent
-    for n, path in enumerate(sorted(source.glob("*.py"))[:150]):
-        (tree / "deep" / f"{n}.py").write_bytes(path.read_bytes())
-    rng = random.Random(1)  # noqa: S311  the same bytes each time
-    (tree / "deep" / "er" / "random.bin").write_bytes(rng.randbytes(12 * MB))
-    (tree / "zeros.bin").write_bytes(bytes(8 * MB) + b"end")
-    for n in range(40):
-        (tree / f"small{n}").write_bytes(rng.randbytes(rng.randrange(1, 40_000)))
-    return tree
-
-
-def fill(disk: Path, fs: str, files: Path, at: Path) -> None:
-    """Make `fs` on `disk` and put `files` into it, with holes left by deleted ones."""
-    sh(*MKFS[fs], disk)
-    if fs == "vfat":
-        sh("mcopy", "-s", "-i", disk, *sorted(files.iterdir()), "::/")
-        sh("mdel", "-i", disk, "::/small1", "::/small7")
-        return
-    at.mkdir(exist_ok=True)
-    sh(*(("ntfs-3g", disk, at) if fs == "ntfs" else ("mount", disk, at)))
-    try:
-        sh("cp", "-r", f"{files}/.", at)
-        os.sync()
-        for n in range(0, 40, 3):
-            (at / f"small{n}").unlink()
-    finally:
-        sh("umount", at)
+    return make_files(tmp_path / "files")
 
 
 def tree_hash(disk: Path, fs: str, at: Path) -> dict[str, str]:
@@ -100,13 +52,6 @@ def tree_hash(disk: Path, fs: str, at: Path) -> dict[str, str]:
 def _hashes(tree: Path) -> dict[str, str]:
     paths = [path for path in sorted(tree.rglob("*")) if path.is_file()]
     return {str(path.relative_to(tree)): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
-
-
-def soil(disk: Path, size: int = SIZE) -> None:
-    """The target holds something else."""
-    with disk.open("r+b", buffering=0) as file:
-        for _ in range(0, size, MB):
-            file.write(b"\xa5" * MB)
 
 
 @pytest.mark.parametrize("fs", list(MKFS))
@@ -253,102 +198,6 @@ def test_a_library_that_is_read_only_restores_and_refuses_a_capture_in_words(fil
             sh("umount", small)
 
 
-# ---------------------------------------------------------------- death
-
-
-CHILD = """
-import sys
-from pathlib import Path
-sys.path.insert(0, sys.argv[1])
-from support.chunked import capture
-from litho.library import ImageRef, Library
-from litho_agent.chunk import adapter
-library, device = Library.open(Path(sys.argv[3])), Path(sys.argv[4])
-print("go", flush=True)
-if sys.argv[2] == "capture":
-    capture(library, "golden", device, fs="ext4")
-else:
-    part = library.manifest(ImageRef("golden")).parts[0]
-    done = adapter.restore_part(library, part, device)
-    print(done.right, done.written)
-"""
-
-
-def child(what: str, library: Library, device: Path, *, kill_after: float | None = None) -> tuple[int, str]:
-    """Capture or restore in a process of its own, killed so many seconds after it began; its code and what it said."""
-    argv = [sys.executable, "-c", CHILD, str(Path(__file__).parents[1]), what, str(library.root), str(device)]
-    process = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    assert process.stdout.readline() == "go\n"
-    if kill_after is not None:
-        time.sleep(kill_after)
-        process.send_signal(signal.SIGKILL)
-    rest = process.stdout.read()
-    process.stdout.close()
-    return process.wait(), rest
-
-
-def test_a_capture_killed_at_any_moment_goes_on_where_it_was_and_leaks_nothing(library, files, tmp_path):
-    rng = random.Random(6)  # noqa: S311  repeatable moments
-    with loop_disk(tmp_path / "a", size=SIZE) as source, loop_disk(tmp_path / "b", size=SIZE) as target:
-        fill(source, "ext4", files, tmp_path / "mnt")
-        killed = 0
-        for _ in range(KILLS):
-            sh("mount", source, tmp_path / "mnt")
-            (tmp_path / "mnt" / "deep" / "er" / "random.bin").write_bytes(rng.randbytes(12 * MB))
-            sh("umount", tmp_path / "mnt")
-            code, _ = child("capture", library, source, kill_after=0.005 + rng.random() * 0.12)
-            killed += code == -signal.SIGKILL
-            care.sweep(library, dead=lambda owner: True)
-            for version in library.versions("golden"):
-                assert scrub.check_image(library, library.manifest(ImageRef("golden", version))) == []
-        assert killed >= KILLS // 4
-        before = sum(path.stat().st_size for path in (library.root / ".chunks").glob("*.pack"))
-        last = capture(library, "golden", source, fs="ext4").parts[0]
-        # What the dead left behind in sealed packs was not stored again.
-        assert last.chunk_stored < before + MB
-        for version in library.versions("golden")[:-1]:
-            care.remove(library, ImageRef("golden", version))
-        for _ in range(3):
-            gc.collect(ChunkStore(library), grace_s=0, pack_bytes=MB)
-        kept = sum(path.stat().st_size for path in (library.root / ".chunks").glob("*.pack"))
-        assert not list((library.root / ".chunks").glob("*.part"))
-        needed = _digests(library)
-        held = sum(len(ChunkStore(library).index(bytes.fromhex(pack))) for pack in packs(library))
-        assert held <= len(needed) * 1.5, "packs that were written twice"
-        assert kept < last.used
-        soil(target)
-        adapter.restore_part(library, last, target, verify_target=True)
-        prove(target, "ext4")
-
-
-def _digests(library: Library) -> set[bytes]:
-    found = scrub.read_index(library, library.manifest(ImageRef("golden")).parts[0])
-    return {found.digest(i) for i in range(len(found.numbers)) if found.pack_of[i] != index.ZEROS}
-
-
-def test_a_restore_killed_at_any_moment_is_taken_up_and_does_not_start_over(library, files, tmp_path):
-    rng = random.Random(7)  # noqa: S311  repeatable moments
-    with loop_disk(tmp_path / "a", size=SIZE) as source, loop_disk(tmp_path / "b", size=SIZE) as target:
-        fill(source, "ext4", files, tmp_path / "mnt")
-        part = capture(library, "golden", source, fs="ext4").parts[0]
-        soil(target)
-        killed = 0
-        for n in range(KILLS):
-            if n % 6 == 0:
-                soil(target)
-            code, _ = child("restore", library, target, kill_after=0.005 + rng.random() * 0.06)
-            killed += code == -signal.SIGKILL
-        assert killed >= KILLS // 4
-        code, said = child("restore", library, target)
-        assert code == 0
-        right, written = map(int, said.split())
-        assert right > 0
-        assert right + written >= part.used
-        assert adapter.verify_part(library, part, target) == part.chunk_root
-        prove(target, "ext4")
-
-
 # ---------------------------------------------------------------- bounds
 
 
@@ -379,3 +228,8 @@ def test_memory_stays_the_same_however_large_the_partition_is(library, tmp_path)
         done = subprocess.run([str(word) for word in argv], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         assert int(done.stdout) * 1024 < 150 * MB
+
+
+def _digests(library: Library) -> set[bytes]:
+    found = scrub.read_index(library, library.manifest(ImageRef("golden")).parts[0])
+    return {found.digest(i) for i in range(len(found.numbers)) if found.pack_of[i] != index.ZEROS}
