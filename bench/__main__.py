@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import sys
 
-from bench import chunk, overhead
+from bench import chunk, controller, overhead
 
-BENCHES = {"overhead": overhead.main, "chunk": chunk.main}
+BENCHES = {"overhead": overhead.main, "chunk": chunk.main, "controller": controller.main}
 
 
 def main(argv: list[str]) -> int:

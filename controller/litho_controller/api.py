@@ -8,9 +8,13 @@
 | GET /v1/nodes/{name}             |                 | `NodeView`        |
 | POST /v1/nodeset                 | `NodesetRequest`| `NodesetAnswer`   |
 | GET /v1/nodestat?range=R&probe=1&update=1 |                 | `NodestatAnswer`  |
+| GET /v1/inventory?range=R        |                 | `InventoryAnswer` |
 | GET /v1/tasks?node=&state=&active=1&limit= |       | `TaskList`, newest first |
 | GET /v1/tasks/{id}               |                 | `TaskView`        |
 | POST /v1/tasks/{id}/cancel       |                 | `TaskView`        |
+| POST /v1/tasks/{id}/retry        |                 | `TaskView` of the new task |
+| GET /v1/tasks/{id}/log           |                 | `LogView`         |
+| GET /v1/waves                    |                 | `WaveList`, newest first |
 | GET /v1/images                   |                 | `ImageList`       |
 | GET /v1/images/{ref}             |                 | `litho.library.Manifest` |
 | POST /v1/images/{ref}/verify?deep=1 |              | NDJSON of `VerifyLine` |
@@ -31,7 +35,7 @@ of a command is that of the error wherever it happened. Times are seconds since 
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -103,6 +107,19 @@ class JobOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     labels: dict[Short, Short] = {}
 
 
+class When(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """When tasks start, and before which others."""
+
+    at: float | None = None
+    """Not before this time, and then also outside the maintenance windows."""
+    priority: Annotated[int, msgspec.Meta(ge=-100, le=100)] = 0
+    """The higher one first."""
+    wave: Short = ""
+    """Sizes of steps, `2,10,50%`: each step starts when the one before it has ended."""
+    stop_after: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 0
+    """The wave stops after so many failures; 0: never."""
+
+
 class NodesetRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Set nodes to a state: `image` captures, `install` and `osimage` restore, `boot` is the local disk, `offline` nothing,
     `stat` only asks."""
@@ -113,6 +130,7 @@ class NodesetRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """`name` or `name:version`; for `image` and `install` empty means the node's profile. For `osimage` a name of the library, or
     else of the osimage table, whose profile then is the image."""
     job: JobOptions = JobOptions()
+    when: When = When()
 
 
 class NodesetLine(msgspec.Struct, frozen=True, kw_only=True):
@@ -124,6 +142,8 @@ class NodesetLine(msgspec.Struct, frozen=True, kw_only=True):
     code: str = ""
     task: str = ""
     """Id of the task that was made, if one was."""
+    wave: str = ""
+    """Id of the wave that it belongs to, if it does."""
 
 
 class NodesetAnswer(msgspec.Struct, frozen=True, kw_only=True):
@@ -174,6 +194,14 @@ class TaskView(msgspec.Struct, frozen=True, kw_only=True):
     """When bytes began to move."""
     ended: float | None = None
     cancel_requested: bool = False
+    priority: int = 0
+    not_before: float | None = None
+    attempt: int = 1
+    retry_of: str = ""
+    """Id of the task that this one repeats."""
+    wave: str = ""
+    step: int = 0
+    """In which step of the wave it starts."""
     plan: dict[str, Any] | None = None
     """The agent's `litho.messages.Planned`, as JSON values."""
     result: dict[str, Any] | None = None
@@ -186,6 +214,45 @@ class TaskList(msgspec.Struct, frozen=True, kw_only=True):
     """Tasks, newest first."""
 
     tasks: tuple[TaskView, ...] = ()
+
+
+class WaveView(msgspec.Struct, frozen=True, kw_only=True):
+    """One wave: tasks in steps."""
+
+    id: str
+    sizes: str
+    stop_after: int
+    state: str
+    """`running`, `done` or `stopped`; `making` for a moment at its beginning."""
+    step: int
+    """The step that it has reached, from 1."""
+    steps: int
+    reason: str = ""
+    """Why it stopped."""
+    created: float
+    ended: float | None = None
+    waiting: int = 0
+    """Tasks, by what they do: not begun, under way, ended well, ended badly, cancelled."""
+    running: int = 0
+    succeeded: int = 0
+    failed: int = 0
+    cancelled: int = 0
+
+
+class WaveList(msgspec.Struct, frozen=True, kw_only=True):
+    """Waves, newest first."""
+
+    waves: tuple[WaveView, ...] = ()
+
+
+class LogView(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of a task's course."""
+
+    id: str
+    lines: tuple[tuple[float, str], ...] = ()
+    """What the controller saw, each with its time."""
+    log: str = ""
+    """The end of the job's log, as the agent sent it with its failure."""
 
 
 class ImageView(msgspec.Struct, frozen=True, kw_only=True):
@@ -356,6 +423,19 @@ class PowerAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """One line for each node of the range, sorted by name."""
 
     nodes: tuple[PowerLine, ...] = ()
+
+
+class InventoryLine(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of one machine; nothing of one that has never run a task."""
+
+    node: str
+    facts: tuple[tuple[str, str], ...] = ()
+
+
+class InventoryAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """One line for each node of the range, sorted by name."""
+
+    nodes: tuple[InventoryLine, ...] = ()
 
 
 # ---------------------------------------------------------------- errors across the border

@@ -93,6 +93,10 @@ class Client:
         """Switch nodes, or ask whether they are on."""
         return self._ask("POST", "/v1/power", api.PowerAnswer, body=request)
 
+    def inventory(self, noderange: str) -> api.InventoryAnswer:
+        """What the machines of a range are made of."""
+        return self._ask("GET", "/v1/inventory", api.InventoryAnswer, range=noderange)
+
     # -- tasks
 
     def tasks(self, *, node: str = "", state: str = "", active: bool = False, limit: int = 0) -> api.TaskList:

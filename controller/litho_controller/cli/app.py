@@ -26,7 +26,7 @@ from litho_controller.cli.session import Session
 
 XCAT_NAMES = (
     *("nodeset", "nodestat", "nodels", "nodech", "lsdef", "mkdef", "chdef", "rmdef"),
-    *("tabdump", "tabch", "tabrestore", "gettab", "rpower"),
+    *("tabdump", "tabch", "tabrestore", "gettab", "rpower", "rinv"),
     *("xcatexport", "xcatimport"),
 )
 """Commands that a program may know from xCAT; also what `litho` answers to when it is called by such a name."""
@@ -63,6 +63,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "nodeset": ("xcat", "nodeset", "Set nodes to capture an image, to be restored from one, or to boot."),
     "rpower": ("power", "rpower", "Switch nodes on and off, or say whether they are on."),
     "nodestat": ("xcat", "nodestat", "Say what nodes do, one line each."),
+    "rinv": (
+        "power",
+        "rinv",
+        "Say what machines are made of: what each said of itself when it last ran a task.",
+    ),
     "rmdef": ("objects", "rmdef", "Take definitions away. A node with a task that has not ended is refused."),
     "serve": ("serve", "serve", "Run the controller."),
     "tabch": (

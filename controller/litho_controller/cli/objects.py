@@ -77,7 +77,7 @@ def lsdef(session: Session, /, *, kind: str | None, named: str, names: str, as_j
                 raise UsageError(f"'{name[:80]}' is not a valid attribute name for an object type of '{kind}'.")
     detailed = bool(text or only or options["long"] or options["as_stanza"] or options["compressed"])
     brief = options["short"] or not detailed
-    needed = [*only, *(one.name for one in tests)] if only else []
+    needed = [*only, *(one.name for one in tests)] if only or brief else []
     answer = session.client.objects(
         kind, noderange(text) if kind == "node" else text, only=",".join(needed), brief=brief and not tests
     )

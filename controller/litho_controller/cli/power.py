@@ -1,4 +1,4 @@
-"""rpower: nodes on and off, by whatever the controller switches them with. Prints and ends as xCAT's does.
+"""rpower: nodes on and off, by whatever the controller switches them with; rinv: what the machines are. As xCAT's print and end.
 
 n01: on                                       what is so now, the last word of the line
 n01: [host]: Error: the command failed        on standard error, and exit code 1
@@ -61,3 +61,29 @@ def stat_of(session: Session, range_: str) -> dict[str, str]:
     """`on` or `off` of each node of which it is known."""
     answer = session.client.power(api.PowerRequest(range=range_, action="stat"))
     return {line.node: line.text for line in answer.nodes if line.text}
+
+
+@click.command()
+@click.argument("range_", metavar="NODERANGE")
+@click.argument("words", metavar="[all]", nargs=-1)
+@json_option
+@pass_session
+def rinv(session: Session, range_: str, words: tuple[str, ...], as_json: bool) -> int:
+    """Say what machines are made of: what each said of itself when it last ran a task.
+
+    \b
+    Example:
+      litho rinv n01
+    """
+    answer = session.client.inventory(noderange(range_))
+    if as_json:
+        print_json(answer.nodes)
+        return 0
+    host = socket.gethostname()
+    for line in answer.nodes:
+        if not line.facts:
+            sys.stdout.flush()
+            click.echo(f"{line.node}: [{host}]: Error: nothing is known of the machine before its first task", err=True)
+        for name, value in line.facts:
+            click.echo(f"{line.node}: {name}: {render.clean(value)}")
+    return int(any(not line.facts for line in answer.nodes))

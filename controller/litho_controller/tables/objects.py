@@ -72,9 +72,8 @@ async def _nodes(conn: AsyncConnection, wanted: Collection[str], chosen: Sequenc
         found = await values.of_nodes(conn, table, [one.column for one in attributes], groups)
         names_of = {one.column: one.name for one in attributes}
         for name, row in found.items():
-            for column, value in row.items():
-                if value:
-                    objects[name][names_of[column]] = value
+            if row:
+                objects[name].update({names_of[column]: value for column, value in row.items() if value})
     return objects
 
 

@@ -19,7 +19,7 @@ from litho import __version__
 from litho.errors import LithoError, NotFoundError, RefusedError, WireError
 from litho.messages import MAX_PAYLOAD, ClaimRequest, Problem, decode, encode
 from litho_controller import api
-from litho_controller.web import bundles, images, nodes, objects, tables, tasks
+from litho_controller.web import bundles, images, inventory, nodes, objects, tables, tasks
 from litho_controller.web.boot import BootDoor
 from litho_controller.web.desk import DESK, MAX_BODY, Desk
 
@@ -40,7 +40,7 @@ def admin_app(desk: Desk) -> web.Application:
     """The whole API."""
     app = web.Application(client_max_size=MAX_BODY, middlewares=[telling])
     app[DESK] = desk
-    for module in (nodes, tasks, images, tables, objects, bundles):
+    for module in (nodes, tasks, images, tables, objects, inventory, bundles):
         app.add_routes(module.routes)
     app.router.add_get("/v1/health", health)
     return app

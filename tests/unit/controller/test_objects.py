@@ -5,6 +5,7 @@ import pytest
 from litho_controller import api
 from litho_controller.probe import FakeProber, Seen
 from litho_controller.tables import rows
+from litho_controller.web import inventory
 from litho_controller.web.app import admin_app
 from litho_controller.web.desk import Desk
 from support.desk import DONE, PLANNED, STARTED, lab, publish
@@ -336,3 +337,47 @@ async def test_nodestat_looks_at_nodes_that_have_an_address_and_no_task_and_writ
     await agent.say(DONE)
     answer = await admin.ask("GET", "/v1/nodestat", api.NodestatAnswer, range="n01")
     assert answer.nodes[0].text == "boot"
+
+
+# ---------------------------------------------------------------- inventory
+
+
+async def test_a_machine_is_what_its_agent_said_and_no_more(admin, desk):
+    await desk.define("n01", "n02")
+    (task,) = await desk.capture("n01")
+    await desk.agent(task)
+    answer = await admin.ask("GET", "/v1/inventory", api.InventoryAnswer, range="all")
+    assert answer.nodes == (
+        api.InventoryLine(node="n01", facts=(("Memory", "1024 MB"),)),
+        api.InventoryLine(node="n02"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("said", "facts"),
+    [
+        (None, ()),
+        ({"board": 7, "cpu": "x", "memory": "lots", "nics": {"a": 1}}, ()),
+        (
+            {
+                "board": "Dell\x1b R650",
+                "cpu": {"model": "Xeon", "count": 8},
+                "memory": 1 << 36,
+                "arch": "x86_64",
+                "nics": [{"mac": "52:54:00:00:00:01"}, "?", {"name": "x"}, {"mac": "52:54:00:00:00:02"}],
+            },
+            (
+                ("System Description", "Dell  R650"),
+                ("CPU", "8 x Xeon"),
+                ("Memory", "65536 MB"),
+                ("Architecture", "x86_64"),
+                ("MAC Address 1", "52:54:00:00:00:01"),
+                ("MAC Address 2", "52:54:00:00:00:02"),
+            ),
+        ),
+    ],
+)
+def test_an_inventory_is_read_as_a_strangers_word(said, facts):
+    assert [(name, " ".join(value.split())) for name, value in inventory.facts(said)] == [
+        (name, " ".join(value.split())) for name, value in facts
+    ]
