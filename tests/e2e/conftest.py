@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -104,7 +105,7 @@ class Lab:
 @pytest.fixture
 def lab(request: pytest.FixtureRequest, rootimg: Path) -> Iterator[Lab]:
     """A lab of the test's own."""
-    folder = CACHE / "logs" / request.node.name
+    folder = CACHE / "logs" / re.sub(r"[^A-Za-z0-9_-]+", "-", request.node.name).strip("-")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     made = Lab(folder, rootimg)
@@ -113,5 +114,5 @@ def lab(request: pytest.FixtureRequest, rootimg: Path) -> Iterator[Lab]:
         yield made
     finally:
         made.close()
-        if not request.node.stash.get(_FAILED, True):
+        if not request.node.stash.get(_FAILED, True) and "LITHO_KEEP_LOGS" not in os.environ:
             shutil.rmtree(folder)

@@ -93,7 +93,8 @@ def test_an_armed_node_reaches_the_agent_with_half_a_gibibyte(lab: Lab, nic: str
     n01 = lab.node(1, memory_mib=512, nic=nic)
     lab.controller.litho("nodeset", "n01", "image=golden")
     n01.power_on()
-    for stage in (r"LAB n01 boots the root image", r"initrd \[.*\] address", r"init \[.*\] starting the agent", AGENT):
+    lab.boot.wait_asked(n01.mac, "rootimg", n01.on_at, 60)
+    for stage in (r"initrd \[.*\] address", r"init \[.*\] starting the agent", AGENT):
         n01.expect(stage, 90)
     n01.expect("task t-000001: capture golden", 30)
 
@@ -129,6 +130,7 @@ def test_only_the_holder_of_the_key_gets_in_and_a_hung_agent_does_not_hold_the_n
     lab.boot.extra = f"litho.sshkey={key.public} litho.watchdog=15"
     n01 = lab.node(1)
     lab.controller.litho("nodeset", "n01", "image=golden")
+    lab.controller.wait_task("n01", "armed", 30)
     lab.controller.kill()
     n01.power_on()
     n01.expect("port 2222 is open for one ssh-ed25519 key", 90)
@@ -141,4 +143,4 @@ def test_only_the_holder_of_the_key_gets_in_and_a_hung_agent_does_not_hold_the_n
     time.sleep(20)
     assert key.run(address, "pkill -STOP -f '[l]itho_agent.main'").code == 0
     n01.expect("the agent has had no pulse for .* s: the machine starts anew", 60)
-    n01.expect(r"LAB n01 boots the root image", 60)
+    lab.boot.wait_asked(n01.mac, "rootimg", time.monotonic() - 1, 60)

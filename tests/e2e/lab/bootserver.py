@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import http.server
 import threading
+import time
 from pathlib import Path
 
 from .network import ADDRESS, BOOT_PORT
@@ -25,6 +26,8 @@ class BootServer:
         self.nodes: dict[str, str] = {}
         self.extra = ""
         """Words that every node gets besides."""
+        self.asked: list[tuple[float, str, str]] = []
+        """Who asked for a script: time (monotonic), address of the card, what it was sent to (`rootimg` or `disk`)."""
         self._world = world
         self._cmdlines = cmdlines
         handler = functools.partial(_Handler, self, directory=str(rootimg))
@@ -40,7 +43,9 @@ class BootServer:
         """The iPXE script of the network card with this address."""
         node = self.nodes.get(address, "")
         armed = self._cmdlines / f"{node}.cmdline"
-        if not node or not armed.is_file():
+        there = bool(node) and armed.is_file()
+        self.asked.append((time.monotonic(), address, "rootimg" if there else "disk"))
+        if not there:
             return f"#!ipxe\necho LAB {node or address} boots from its disk\nexit\n"
         base = f"http://{ADDRESS}:{BOOT_PORT}"
         words = (
@@ -51,6 +56,18 @@ class BootServer:
             f"kernel {base}/vmlinuz initrd=initrd.img {words} {armed.read_text().strip()}\n"
             f"initrd --name initrd.img {base}/initrd.img\nboot\n"
         )
+
+    def wait_asked(self, address: str, sent_to: str, since: float, timeout_s: float) -> float:
+        """Wait until the card with this address has asked after `since`; answers how many seconds after."""
+        until = time.monotonic() + timeout_s
+        while True:
+            for when, who, what in list(self.asked):
+                if who == address and when > since:
+                    assert what == sent_to, f"{address} was sent to its {what}"
+                    self._world.note(f"{address} was sent to its {what} {when - since:.1f} s after it began")
+                    return when - since
+            assert time.monotonic() < until, f"{address} did not ask for its boot script within {timeout_s} s"
+            time.sleep(0.1)
 
     def log(self, text: str) -> None:
         """A request, for the lab's log."""

@@ -29,7 +29,7 @@ class Controller:
         self.library = world.folder / "library"
         self.config = world.folder / "lithograph.toml"
         self.config.write_text(
-            f'site = "lab"\nstate_dir = "{self.state}"\nlibrary = "{self.library}"\nsocket = "{world.folder}/litho.sock"\n'
+            f'site = "lab"\nstate_dir = "{self.state}"\nlibrary = "{self.library}"\nsocket = "/run/litho.sock"\n'
             f'[http]\nhost = "{ADDRESS}"\nport = {PORT}\n'
             f'[broker]\nhost = "{ADDRESS}"\nport = 1883\n'
         )
@@ -38,9 +38,9 @@ class Controller:
 
     def start(self) -> None:
         """Start it and wait until it answers."""
-        self._world.start("litho-serve", BIN / "litho", "serve", env=self._environment)
-        wait_port(ADDRESS, PORT)
-        wait_port(ADDRESS, 1883)
+        serve = self._world.start("litho-serve", BIN / "litho", "serve", env=self._environment)
+        wait_port(ADDRESS, PORT, of=serve)
+        wait_port(ADDRESS, 1883, of=serve)
 
     def kill(self) -> None:
         """SIGKILL, as a crash would."""

@@ -15,13 +15,24 @@ from pathlib import Path
 from litho import process
 from litho_rootimg import base, sources, stamps
 
-PACKAGES = ("systemd-sysv", "udev", "linux-image-amd64", "initramfs-tools", "zstd", "iproute2", "e2fsprogs", "xfsprogs")
+PACKAGES = (
+    "systemd-sysv",
+    "udev",
+    "linux-image-amd64",
+    "initramfs-tools",
+    "zstd",
+    "iproute2",
+    "e2fsprogs",
+    "usr-is-merged",
+)
 _LEFT_OUT = (
     "/usr/share/doc/*",
     "/usr/share/man/*",
     "/usr/share/locale/*",
     "/usr/share/info/*",
     "/lib/modules/*/kernel/*",
+    "/usr/lib/udev/hwdb.d/*",
+    "/lib/udev/hwdb.d/*",
 )
 _TAKEN = tuple(
     f"/lib/modules/*/kernel/{name}"
@@ -58,7 +69,7 @@ _MASKED = (
     "systemd-timesyncd.service", "systemd-pstore.service", "systemd-update-utmp.service", "e2scrub_reap.service",
     "apt-daily.timer", "apt-daily-upgrade.timer", "fstrim.timer",
 )  # fmt: skip
-PAYLOAD_MIB = 64
+PAYLOAD_MIB = 48
 
 
 def make(cache: Path) -> Path:
@@ -69,7 +80,8 @@ def make(cache: Path) -> Path:
     cache.mkdir(parents=True, exist_ok=True)
     stamp.begin()
     shutil.rmtree(tree, ignore_errors=True)
-    argv: list[str | Path] = ["mmdebstrap", "--mode=root", "--variant=minbase", "--format=directory"]
+    argv: list[str | Path] = ["mmdebstrap", "--mode=root", "--variant=essential", "--format=directory"]
+    argv += ["--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr"]
     options = base.apt_options(process.run(["apt-config", "dump"]).out)
     argv += [f"--aptopt={option}" for option in [*options, 'APT::Install-Recommends "false";']]
     argv += ["--dpkgopt=force-unsafe-io", *(f"--dpkgopt=path-exclude={path}" for path in _LEFT_OUT)]
@@ -111,6 +123,3 @@ def _configure(tree: Path) -> None:
     for name in _MASKED:
         (units / name).unlink(missing_ok=True)
         (units / name).symlink_to("/dev/null")
-    for folder in ("var/cache/apt", "var/lib/apt/lists"):
-        shutil.rmtree(tree / folder, ignore_errors=True)
-        (tree / folder).mkdir(parents=True)

@@ -19,5 +19,6 @@ def inside() -> bool:
 
 
 def prepare() -> None:
-    """What a fresh namespace lacks: the loopback interface."""
+    """What a fresh namespace lacks: the loopback interface, and a /run of its own, where paths of sockets are short."""
     process.run(["ip", "link", "set", "lo", "up"])
+    process.run(["mount", "-t", "tmpfs", "-o", "mode=755", "run", "/run"])

@@ -37,7 +37,7 @@ LOG {{ Default_Log_Level = EVENT; }}
     def start(self) -> None:
         """Start it and wait until it listens."""
         folder = self._world.folder
-        self._world.start(
+        server = self._world.start(
             "ganesha",
             "ganesha.nfsd",
             "-F",
@@ -48,7 +48,7 @@ LOG {{ Default_Log_Level = EVENT; }}
             "-p",
             folder / "ganesha.pid",
         )
-        wait_port(ADDRESS, 2049)
+        wait_port(ADDRESS, 2049, of=server)
 
     def stop(self) -> None:
         """Kill it, as a crash would."""

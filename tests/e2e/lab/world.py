@@ -73,12 +73,13 @@ class World:
             reader.join(5)
 
 
-def wait_port(host: str, port: int, *, timeout_s: float = 20) -> None:
-    """Wait until something listens."""
+def wait_port(host: str, port: int, *, of: subprocess.Popen[bytes], timeout_s: float = 30) -> None:
+    """Wait until the program `of` listens; fails at once when it has ended."""
     until = time.monotonic() + timeout_s
     while True:
         with contextlib.suppress(OSError), socket.create_connection((host, port), 0.5):
             return
+        assert of.poll() is None, f"{of.args} ended with {of.returncode}; its log says why"
         assert time.monotonic() < until, f"nothing listens on {host}:{port} after {timeout_s} s"
         time.sleep(0.05)
 
