@@ -57,7 +57,9 @@ def kind_of(path: Path) -> str:
     packing = packed.packing(head)
     ending = {"gzip": ".gz", "xz": ".xz", "zstd": ".zst", "none": ""}[packing]
     with packed.PlainReader(path, TREE) as source:
-        start = bytes(source.read(512))
+        start = b""
+        while len(start) < tarread.BLOCK and (piece := source.read(tarread.BLOCK - len(start))):
+            start += piece
     if start.startswith(cpio.MAGICS):
         return "cpio" + ending
     if start[257:262] == b"ustar" or (len(start) == 512 and _old_tar(start)):
@@ -94,7 +96,8 @@ def expand(
 def _old_tar(block: bytes) -> bool:
     """A header without a magic word, from before POSIX: only the checksum tells."""
     digits = block[148:156].strip(b" \0")
-    return digits.isdigit() and digits == b"%o" % sum(block[:148] + b" " * 8 + block[156:])
+    wanted = sum(block[:148] + b" " * 8 + block[156:])
+    return bool(digits) and not digits.strip(b"01234567") and int(digits, 8) == wanted
 
 
 def _squashfs(path: Path, into: Path, limits: Limits, *, set_uid: bool) -> Expanded:
