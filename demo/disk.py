@@ -116,28 +116,29 @@ def make(image: Path, work: Path, shape: Shape) -> None:
 
 
 class Content:
-    """Regular files of a tree, handed out once each, in a stable order."""
+    """Regular files of a tree in a stable order: each call goes on where the last one stopped, and round again at the end."""
 
     def __init__(self, root: Path) -> None:
-        self._walk = self._files(root)
+        self._found = [(path, path.stat().st_size) for path in self._files(root)]
+        self._next = 0
 
     @staticmethod
-    def _files(root: Path) -> Iterator[tuple[Path, int]]:
+    def _files(root: Path) -> Iterator[Path]:
         for folder, folders, names in os.walk(root):
             folders.sort()
             for name in sorted(names):
                 path = Path(folder, name)
-                with contextlib.suppress(OSError):
-                    if path.is_file() and not path.is_symlink():
-                        yield path, path.stat().st_size
+                if path.is_file() and not path.is_symlink():
+                    yield path
 
     def files(self, limit: int, *, least: int = 1) -> Iterator[Path]:
-        """The following files of at least `least` bytes, `limit` bytes in all; fewer when the tree is used up."""
+        """The following files of at least `least` bytes, `limit` bytes in all; each file at most once."""
         taken = 0
-        for path, size in self._walk:
-            if not least <= size <= limit // 4:
-                continue
-            taken += size
-            if taken > limit:
-                return
-            yield path
+        for _ in range(len(self._found)):
+            path, size = self._found[self._next]
+            self._next = (self._next + 1) % len(self._found)
+            if least <= size <= limit // 4:
+                taken += size
+                if taken > limit:
+                    return
+                yield path
