@@ -45,6 +45,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     fit: Fit | None = None
     on_dirty: OnDirty | None = None
     on_bad_sector: OnBadSector | None = None
+    parallel: int | None = None
+    port: int | None = None
+    """Where `nodestat` is answered; 0 is nowhere, None the usual port."""
+    library_hooks: bool = False
     debug: bool = False
 
     def __repr__(self) -> str:
@@ -53,7 +57,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
         """The same for rich, which would look into the fields by itself."""
-        given = [pair for pair in msgspec.structs.asdict(self).items() if pair[1] not in ("", None, (), False)]
+        given = [
+            pair
+            for pair in msgspec.structs.asdict(self).items()
+            # A port of 0 was given, though it equals False.
+            if (pair[0] == "port" and pair[1] is not None) or pair[1] not in ("", None, (), False)
+        ]
         return [(name, "(not shown)" if name == "token" else value) for name, value in given]
 
 
@@ -138,6 +147,18 @@ def _allow(text: str) -> tuple[str, ...]:
     return guard.check_allow(dict.fromkeys(text.split(",")))
 
 
+def _parallel(text: str) -> int:
+    if not re.fullmatch(r"[1-8]", text, re.ASCII):
+        raise ValueError(text)
+    return int(text)
+
+
+def _port(text: str) -> int:
+    if not re.fullmatch(r"0|[1-9][0-9]{0,4}", text, re.ASCII) or int(text) > 65535:
+        raise ValueError(text)
+    return int(text)
+
+
 def _flag(text: str) -> bool:
     values = {"": True, "1": True, "yes": True, "on": True, "0": False, "no": False, "off": False}
     if text not in values:
@@ -166,6 +187,9 @@ PARAMETERS = (
     _parameter("litho.fit", *_one_of(Fit)),
     _parameter("litho.on-dirty", *_one_of(OnDirty)),
     _parameter("litho.on-bad-sector", *_one_of(OnBadSector)),
+    _parameter("litho.parallel", "a number from 1 to 8", _parallel),
+    _parameter("litho.port", "a number from 0 to 65535; 0 is off", _port),
+    _parameter("litho.library-hooks", "nothing, 1, yes, on, 0, no or off", _flag),
     _parameter("litho.debug", "nothing, 1, yes, on, 0, no or off", _flag),
 )
 """Every parameter, in the order of the reference."""

@@ -1,4 +1,4 @@
-"""What the machine is: processor, memory, network cards, as `/proc` and `/sys` tell. Sent with the claim, for people.
+"""What the machine is: processor, memory, network cards, disks, as `/proc` and `/sys` tell. Sent with the claim, for people.
 
 Nothing here decides anything, so nothing here fails: what cannot be read is left out. Each figure is a plain function of
 a directory, so that a test can show it another machine's.
@@ -7,16 +7,25 @@ a directory, so that a test can show it another machine's.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import platform
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from litho.errors import LithoError
+from litho_agent.disks import Disk
+from litho_agent.disks import inventory as disk_inventory
+
+log = logging.getLogger("litho_agent.hostfacts")
+
 _CARDS = 64
 """Network cards that are listed at most."""
+_DISKS = 64
 
 
-def inventory(root: Path = Path("/")) -> dict[str, Any]:
+def inventory(root: Path = Path("/"), disks: Sequence[Disk] = ()) -> dict[str, Any]:
     """The machine's facts as JSON-able values; `root` is where `proc` and `sys` lie."""
     return {
         "arch": platform.machine(),
@@ -25,6 +34,32 @@ def inventory(root: Path = Path("/")) -> dict[str, Any]:
         "memory": memory_bytes(root),
         "nics": nics(root),
         "board": board(root),
+        "disks": [disk_facts(disk) for disk in disks[:_DISKS]],
+    }
+
+
+def read_disks() -> tuple[Disk, ...]:
+    """The machine's disks; none when they cannot be read, because a claim does not fail for want of a list."""
+    try:
+        return tuple(disk_inventory.read())
+    except (LithoError, OSError) as exc:
+        log.warning("the disks cannot be listed: %s", exc)
+        return ()
+
+
+def disk_facts(disk: Disk) -> dict[str, Any]:
+    """What a person wants to know of a disk."""
+    return {
+        "name": disk.name,
+        "size": disk.size,
+        "model": disk.model,
+        "serial": disk.serial,
+        "wwn": disk.wwn,
+        "transport": disk.transport,
+        "rotational": disk.rotational,
+        "removable": disk.removable,
+        "by_path": disk.by_path[0] if disk.by_path else "",
+        "content": disk.has_content,
     }
 
 

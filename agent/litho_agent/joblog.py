@@ -11,11 +11,12 @@ arguments, and the agent's own token and password are in no log line, so there i
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from litho.messages import Failed, Planned, Started, Stopped, Succeeded
 from litho_agent.report.console import plain, sentence
@@ -68,6 +69,22 @@ class JobLog:
     def handler(self) -> logging.Handler:
         """What puts log records into it."""
         return _Handler(self)
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[None]:
+        """While the block runs, whatever our own code logs is in it, every program that is run too."""
+        handler = self.handler()
+        ours = [logging.getLogger(name) for name in ("litho", "litho_agent")]
+        before = [logger.level for logger in ours]
+        for logger in ours:
+            logger.addHandler(handler)
+            logger.setLevel(logging.DEBUG)
+        try:
+            yield
+        finally:
+            for logger, level in zip(ours, before, strict=True):
+                logger.removeHandler(handler)
+                logger.setLevel(level)
 
 
 class _Handler(logging.Handler):

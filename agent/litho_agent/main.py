@@ -126,7 +126,7 @@ def _level(text: str) -> int:
 def _run(args: argparse.Namespace, show: Console | JsonLines) -> int:
     settings = boot.read(read_cmdline(args.cmdline))
     if settings.debug:
-        logging.getLogger().setLevel(logging.DEBUG)
+        _loud()
 
     async def go(terminate: asyncio.Event) -> int:
         async with pulse.beating(pulse.FILE if finish.in_rootimg() else None):
@@ -252,11 +252,23 @@ class _Lines(logging.Handler):
 def _log_to(show: Console | JsonLines, *, debug: bool) -> None:
     handler = _Lines(show)
     handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+    # The level is the handler's: the job's log, another handler, takes more than a person wants to read.
+    handler.setLevel(logging.WARNING)
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(logging.DEBUG if debug else logging.WARNING)
+    root.setLevel(logging.WARNING)
+    if debug:
+        _loud()
     # The client library tells each lost connection as an error of its own; the session tells it once, in words.
     logging.getLogger("mqtt").setLevel(logging.CRITICAL)
+
+
+def _loud() -> None:
+    """Show every program that is run."""
+    root = logging.getLogger()
+    root.setLevel(logging.DEBUG)
+    for handler in root.handlers:
+        handler.setLevel(logging.DEBUG)
 
 
 if __name__ == "__main__":

@@ -7,8 +7,9 @@
 1. The task is claimed with the one-time token. A controller that cannot be reached is waited for; one that refuses ends the
    agent with exit code 4, and the node stays where it is: no reboot, so no loop.
 2. The order's job is filled up with what the kernel command line wishes. The order's own words win.
-3. The MQTT session starts beside the work. A broker that is away neither stops nor slows the job.
-4. The library is mounted and a worker process moves the bytes.
+3. The MQTT session starts beside the work. A broker that is away neither stops nor slows the job. Port 3001 tells xCAT and VCL
+   one line from before the claim to the agent's end.
+4. The library is mounted, the site's hooks run, a worker process moves the bytes, and hooks run again.
 5. How it ended is said until the controller acknowledges it (`Limits.acknowledge_s`), because nobody else knows it.
 6. `Finish` says that the boot files for what comes after are written. Without it the agent goes on after `Limits.finish_s`.
 7. Reboot, power off or stay; see `finish`. A node whose end nobody acknowledged stays.
@@ -26,6 +27,7 @@ import os
 import platform
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -34,20 +36,37 @@ import msgspec
 from litho.errors import CancelledError, ConfigError, LithoError, RefusedError, UnreachableError
 from litho.job import Job
 from litho.library import Owner
-from litho.messages import Cancel, ClaimRequest, Failed, Finish, Order, Stop, Stopped, clip
-from litho_agent import claim, finish, hostfacts, mount, mover
+from litho.messages import (
+    MAX_LOG,
+    Cancel,
+    ClaimRequest,
+    Failed,
+    Finish,
+    Order,
+    Planned,
+    Started,
+    Stop,
+    Stopped,
+    Succeeded,
+    clip,
+)
+from litho_agent import claim, finish, hooks, hostfacts, mount, mover
 from litho_agent.boot import Settings
 from litho_agent.finish import Decision, Power, SystemPower
+from litho_agent.health import Watcher
+from litho_agent.hooks import Hooks
+from litho_agent.joblog import JobLog
 from litho_agent.mover import End, News, WorkOrder
 from litho_agent.report import Reporter
 from litho_agent.report.mqtt import RESEND_S, MqttReporter, Obeyed
+from litho_agent.report.port import PORT, StatusPort, answering
 
 log = logging.getLogger("litho_agent.node")
 
 T = TypeVar("T")
 
 
-FILLED = ("disk", "engine", "compress", "level", "then", "fit", "on_dirty", "on_bad_sector", "allow")
+FILLED = ("disk", "engine", "compress", "level", "then", "fit", "on_dirty", "on_bad_sector", "allow", "parallel")
 """Fields of a job that the kernel command line may fill."""
 
 
@@ -100,15 +119,43 @@ async def run(
     power: Power | None = None,
     in_rootimg: bool | None = None,
     limits: Limits = Limits(),  # noqa: B008 - frozen
+    hooks: Hooks | None = None,
 ) -> int:
     """Do the node's task; answers the exit code. `terminate` is set by SIGTERM.
 
     Raises LithoError when there is no order: ConfigError (2), the claim was refused (4), nobody answered (9), nonsense came (1).
     """
     check(settings)
+    port = StatusPort()
+    job_log = JobLog()
+    number = PORT if settings.port is None else settings.port
+    with job_log.listening():
+        async with answering(port, number, show):
+            ears = (show, port)
+            outcome, job = await _errand(settings, ears, job_log, terminate, move=move, limits=limits, hooks=hooks)
+            return await _afterwards(outcome, job, show, power or SystemPower(), in_rootimg=in_rootimg)
+
+
+async def _errand(
+    settings: Settings,
+    ears: tuple[Reporter, ...],
+    job_log: JobLog,
+    terminate: asyncio.Event,
+    *,
+    move: Move,
+    limits: Limits,
+    hooks: Hooks | None,
+) -> tuple[Outcome, Job]:
+    """Claim the task and do it. Raises LithoError when there is no order."""
+    show = ears[0]
     session = uuid.uuid4().hex
+    disks = await asyncio.to_thread(hostfacts.read_disks)
     request = ClaimRequest(
-        node=settings.node, task=settings.task, token=settings.token, session=session, inventory=hostfacts.inventory()
+        node=settings.node,
+        task=settings.task,
+        token=settings.token,
+        session=session,
+        inventory=hostfacts.inventory(disks=disks),
     )
     show.say(f"claiming task {settings.task} for {settings.node} from {claim.parse_url(settings.controller)}")
     order = await _unless(terminate, claim.claim(settings.controller, request, say=show.say, give_up_s=limits.claim_s))
@@ -116,9 +163,22 @@ async def run(
         raise CancelledError("the agent was ended before it had its order")
     job = fill(order.job, settings)
     show.say(f"task {order.task}: {job.action} {job.image} on {order.node}")
-    errand = Errand(order, job, order.library or settings.library, session, show=show, move=move, limits=limits)
-    outcome = await errand.run(terminate)
+    errand = Errand(
+        order,
+        job,
+        order.library or settings.library,
+        session,
+        ears=ears,
+        job_log=job_log,
+        move=move,
+        limits=limits,
+        hooks=hooks or Hooks(in_library=settings.library_hooks),
+    )
+    return await errand.run(terminate), job
 
+
+async def _afterwards(outcome: Outcome, job: Job, show: Reporter, power: Power, *, in_rootimg: bool | None) -> int:
+    """The node's end state; answers the exit code."""
     rootimg = finish.in_rootimg() if in_rootimg is None else in_rootimg
     decision = finish.decide(job.then, in_rootimg=rootimg) if outcome.may_switch else Decision("stay")
     for note in (outcome.note, decision.note):
@@ -126,7 +186,7 @@ async def run(
             show.say(note)
     if decision.deed != "stay":
         show.say(f"the node does what comes after the job: {decision.deed}")
-    problem = await asyncio.to_thread(finish.finish, decision, power or SystemPower())
+    problem = await asyncio.to_thread(finish.finish, decision, power)
     if problem:
         show.say(problem)
     return outcome.exit_code
@@ -145,13 +205,29 @@ class Errand:
     """One order being carried out."""
 
     def __init__(
-        self, order: Order, job: Job, library: str, session: str, *, show: Reporter, move: Move, limits: Limits
+        self,
+        order: Order,
+        job: Job,
+        library: str,
+        session: str,
+        *,
+        ears: tuple[Reporter, ...],
+        job_log: JobLog,
+        move: Move,
+        limits: Limits,
+        hooks: Hooks,
     ) -> None:
+        """`ears` hear the news; the first of them also hears the sentences for the console."""
+        self._ears = ears
+        self._log = job_log
+        self._hooks = hooks
+        self._health = Watcher()
+        self._disk = ""
         self._order = order
         self._job = job
         self._library = library
         self._session = session
-        self._show = show
+        self._show = ears[0]
         self._move = move
         self._limits = limits
         self._cancel = asyncio.Event()
@@ -159,16 +235,18 @@ class Errand:
         self._stopped = asyncio.Event()
         self._stop_reason = ""
         self._finish = asyncio.Event()
-        self._wire = MqttReporter(order, session, obey=self.obey, resend_s=limits.resend_s)
+        self._wire = MqttReporter(order, session, obey=self.obey, resend_s=limits.resend_s, health=self._health.read)
 
     async def run(self, terminate: asyncio.Event) -> Outcome:
         """Work and tell of it, until nothing is left to do or to say."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._wire.run(), name="mqtt session")
             term = tasks.create_task(self._terminated(terminate), name="terminator")
+            health = tasks.create_task(self._health.watch(), name="health")
             end = await tasks.create_task(self._work(), name="worker")
             self._hear(end)
             outcome = await self._told(end, terminate)
+            health.cancel()
             term.cancel()
             self._wire.close()
         return outcome
@@ -197,12 +275,25 @@ class Errand:
         self._ask_to_stop("the agent was asked to end (SIGTERM)")
 
     def _hear(self, message: News | End) -> None:
-        self._show.hear(message)
+        if isinstance(message, Planned):
+            self._disk = message.disk.path
+            self._health.disk(self._disk)
+        if isinstance(message, Planned | Started | Succeeded | Failed | Stopped):
+            self._log.hear(message)
+        for ear in self._ears:
+            ear.hear(message)
+        if isinstance(message, Failed):
+            # For the controller alone: the console has shown what matters of it.
+            message = msgspec.structs.replace(message, log=self._log.tail(MAX_LOG))
         if not self._stopped.is_set():
             self._wire.hear(message)
 
+    def _say(self, text: str) -> None:
+        self._log.add(text)
+        self._show.say(text)
+
     async def _work(self) -> End:
-        """Mount the library and let the worker do the job; every way that it can end is an answer."""
+        """Mount the library and do the job in it; every way that it can end is an answer."""
         owner = Owner(
             session=self._session,
             node=self._order.node,
@@ -217,7 +308,7 @@ class Errand:
                 if path is None:
                     return Stopped(reason=clip(self._cancel_reason))
                 order = WorkOrder(job=self._job, library=str(path), owner=owner, node=self._order.node)
-                end = await self._move(order, self._hear, self._cancel)
+                end = await self._hooked(order, path)
         except LithoError as exc:
             return Failed(code=exc.code, reason=clip(str(exc)), exit_code=exc.exit_code)
         except Exception as exc:
@@ -226,6 +317,30 @@ class Errand:
             return Failed(code="internal", reason=clip(f"an unexpected error stopped the agent ({exc!r})"))
         if isinstance(end, Stopped) and self._cancel_reason:
             return msgspec.structs.replace(end, reason=clip(self._cancel_reason))
+        return end
+
+    async def _hooked(self, order: WorkOrder, library: Path) -> End:
+        """The hooks, the worker between them. What hooks after the job do changes nothing of how it ended.
+
+        A job that was cancelled has none: whoever cancels waits for two seconds, and not for a hook.
+        """
+        told = partial(hooks.environment, job=order.job, node=order.node, task=self._order.task, library=order.library)
+        end: End
+        try:
+            await self._hooks.before(told("before"), library, cancel=self._cancel, say=self._say)
+            end = await self._move(order, self._hear, self._cancel)
+        except CancelledError as exc:
+            end = Stopped(reason=clip(str(exc)))
+        except LithoError as exc:
+            end = Failed(code=exc.code, reason=clip(str(exc)), exit_code=exc.exit_code)
+        if isinstance(end, Stopped):
+            return end
+        env = told("after", disk=self._disk, end=end)
+        notes = await self._hooks.after(env, library, cancel=self._cancel, say=self._say)
+        if isinstance(end, Succeeded):
+            return msgspec.structs.replace(end, notes=(*end.notes, *map(clip, notes))[:256])
+        for note in notes:
+            self._say(note)
         return end
 
     async def _told(self, end: End, terminate: asyncio.Event) -> Outcome:

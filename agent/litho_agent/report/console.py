@@ -52,18 +52,22 @@ def span(seconds: float) -> str:
 
 
 def where(progress: Progress) -> str:
-    """What goes on: `partition 1 of 3`, `verify`."""
+    """What goes on: `partition 1 of 3`, `partitions 1 (40%) and 2 (7%) of 3`, `verify`."""
+    if progress.parts and len(progress.moving) > 1:
+        each = [f"{one.part} ({100 * one.done // max(1, one.total)}%)" for one in progress.moving]
+        return f"partitions {', '.join(each[:-1])} and {each[-1]} of {progress.parts}"
     if progress.part and progress.parts:
         return f"partition {progress.part} of {progress.parts}"
     return plain(progress.phase) or "starting"
 
 
 def figures(progress: Progress) -> str:
-    """Bytes, rate, time left."""
+    """Bytes, rate, time left, and what limits the rate."""
     moved = amount(progress.done) + (f" of {amount(progress.total)}" if progress.total else "")
     rate = f"{amount(progress.rate)}/s"
     left = f"{span(progress.eta_s)} left" if progress.eta_s is not None else f"{span(progress.elapsed_s)} so far"
-    return f"{moved}  {rate}  {left}"
+    limited = f"  {plain(progress.limit)}" if progress.limit else ""
+    return f"{moved}  {rate}  {left}{limited}"
 
 
 def bar_line(progress: Progress, width: int) -> str:
@@ -146,8 +150,9 @@ class Console:
             self._write(f"\r{self._line}\x1b[K")
             return
         now, here = self._clock(), where(progress)
-        if self._said_at is None or here != self._said_where or now - self._said_at >= PLAIN_S:
-            self._said_at, self._said_where = now, here
+        phase = f"{progress.phase} {progress.part}"
+        if self._said_at is None or phase != self._said_where or now - self._said_at >= PLAIN_S:
+            self._said_at, self._said_where = now, phase
             self._write(f"{here}: {progress.percent}%  {figures(progress)}\n")
 
     def _wipe(self) -> str:

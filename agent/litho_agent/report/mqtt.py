@@ -35,6 +35,7 @@ from litho.messages import (
     Command,
     Failed,
     Finish,
+    Health,
     Order,
     ProgressReport,
     Status,
@@ -64,8 +65,15 @@ class MqttReporter:
     """One session with the controller, about one task."""
 
     def __init__(
-        self, order: Order, session: str, *, obey: Callable[[Obeyed], None], resend_s: float = RESEND_S
+        self,
+        order: Order,
+        session: str,
+        *,
+        obey: Callable[[Obeyed], None],
+        resend_s: float = RESEND_S,
+        health: Callable[[], Health | None] = lambda: None,
     ) -> None:
+        self._health = health
         self._order = order
         self._session = session
         self._obey = obey
@@ -270,7 +278,12 @@ class MqttReporter:
 
     def _status_message(self, *, online: bool) -> Status:
         return Status(
-            node=self._order.node, session=self._session, online=online, task=self._order.task, at=time.time()
+            node=self._order.node,
+            session=self._session,
+            online=online,
+            task=self._order.task,
+            at=time.time(),
+            health=self._health() if online else None,
         )
 
     def _topic(self, kind: messages.Kind) -> str:

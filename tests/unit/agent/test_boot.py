@@ -32,6 +32,9 @@ GOOD = {
     "litho.fit": ["keep", "grow"],
     "litho.on-dirty": ["refuse", "repair", "raw"],
     "litho.on-bad-sector": ["stop", "continue"],
+    "litho.parallel": ["1", "8"],
+    "litho.port": ["1", "3001", "65535"],
+    "litho.library-hooks": ["", "yes"],
     "litho.debug": ["", "1", "yes"],
 }
 BAD = {
@@ -65,6 +68,9 @@ BAD = {
     "litho.fit": ["shrink"],
     "litho.on-dirty": ["ignore"],
     "litho.on-bad-sector": ["skip"],
+    "litho.parallel": ["0", "9", "two", "-1"],
+    "litho.port": ["65536", "-1", "http", "03001"],
+    "litho.library-hooks": ["maybe"],
     "litho.debug": ["maybe"],
 }
 
@@ -84,7 +90,7 @@ def test_every_good_value_is_taken(name: str, value: str) -> None:
 
 @pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in BAD.items() for value in [*values, ""]])
 def test_every_bad_value_is_an_error_that_names_parameter_value_and_what_is_allowed(name: str, value: str) -> None:
-    if name == "litho.debug" and not value:
+    if name in ("litho.debug", "litho.library-hooks") and not value:
         return
     with pytest.raises(ConfigError) as caught:
         boot.read(with_others(name, value))
@@ -202,3 +208,9 @@ def test_any_value_of_a_parameter_gives_settings_or_a_config_error(name: str, va
 def test_a_line_longer_than_any_kernel_takes_is_an_error() -> None:
     with pytest.raises(ConfigError, match="more than 65536 characters"):
         boot.read("x" * 70_000)
+
+
+def test_a_port_of_zero_is_a_wish_and_no_port_is_none() -> None:
+    assert boot.read("litho.port=0").port == 0
+    assert "port=0" in repr(boot.read("litho.port=0"))
+    assert boot.read("quiet").port is None
