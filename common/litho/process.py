@@ -16,6 +16,7 @@ Nothing else in the project starts a program. What the gateway promises:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import shlex
@@ -225,8 +226,12 @@ async def start_async(
     stderr: int | None = None,
     env: Mapping[str, str] | None = None,
     limit: int = 1024 * 1024,
+    own_group: bool = False,
 ) -> asyncio.subprocess.Process:
-    """The same for a program that an event loop talks to; `limit` is the longest line in bytes. Raises MissingProgramError."""
+    """The same for a program that an event loop talks to; `limit` is the longest line in bytes.
+
+    With `own_group` it leads a process group, so that `end_group` also reaches what it starts. Raises MissingProgramError.
+    """
     words = _armed(argv)
     log.debug("start %s", pasteable(argv))
     try:
@@ -237,6 +242,7 @@ async def start_async(
             stderr=asyncio.subprocess.DEVNULL if stderr is None else stderr,
             env=environment(env),
             limit=limit,
+            start_new_session=own_group,
         )
     except OSError as exc:
         raise _not_started(argv, exc) from exc
@@ -251,3 +257,24 @@ async def end(child: asyncio.subprocess.Process, *, grace_s: float = 5.0) -> int
         except TimeoutError:
             child.kill()
     return await child.wait()
+
+
+async def end_group(child: asyncio.subprocess.Process, *, grace_s: float = 1.0) -> int:
+    """The same for a child that leads its own group (`own_group`), and everything that it started and left behind."""
+    _signal_group(child, signal.SIGTERM)
+    try:
+        return await asyncio.wait_for(child.wait(), grace_s)
+    except TimeoutError:
+        return await _killed(child)
+    finally:
+        _signal_group(child, signal.SIGKILL)
+
+
+async def _killed(child: asyncio.subprocess.Process) -> int:
+    _signal_group(child, signal.SIGKILL)
+    return await child.wait()
+
+
+def _signal_group(child: asyncio.subprocess.Process, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(child.pid, number)
