@@ -18,7 +18,20 @@ import click
 
 from litho.errors import LithoError, RefusedError
 
-BIN = ("nodestat", "nodels", "nodech", "lsdef", "mkdef", "chdef", "rmdef", "gettab", "rpower", "rinv")
+BIN = (
+    "nodestat",
+    "nodels",
+    "nodech",
+    "lsdef",
+    "mkdef",
+    "chdef",
+    "rmdef",
+    "gettab",
+    "rpower",
+    "rinv",
+    "xcatexport",
+    "xcatimport",
+)
 SBIN = ("nodeset", "tabdump", "tabch", "tabrestore")
 TEMPLATE = "share/xcat/install/image/default.tmpl"
 TEMPLATE_TEXT = "#INCLUDE:../scripts/post.rh#\n"
