@@ -54,6 +54,7 @@ from litho.errors import (
 )
 from litho.job import Compression, EngineName, Fit, OnBadSector, OnDirty, Short, Then
 from litho.messages import Problem
+from litho.progress import PartProgress
 from litho.task import Action, State
 
 NodesetState = Literal["image", "install", "osimage", "boot", "offline", "stat"]
@@ -102,6 +103,7 @@ class JobOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     fit: Fit = "keep"
     on_dirty: OnDirty = "refuse"
     on_bad_sector: OnBadSector = "stop"
+    parallel: int = 0
     skip_unknown: bool = False
     allow: tuple[Short, ...] = ()
     labels: dict[Short, Short] = {}
@@ -184,6 +186,10 @@ class TaskView(msgspec.Struct, frozen=True, kw_only=True):
     total: int = 0
     rate: float = 0.0
     """Bytes a second."""
+    limit: str = ""
+    """What limits the rate: `limited by library write 112 MB/s`."""
+    moving: tuple[PartProgress, ...] = ()
+    """The partitions that move at this moment, each with its own count."""
     eta_s: float | None = None
     stored: int = 0
     """Bytes written to, or read from, the library."""

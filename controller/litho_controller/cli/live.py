@@ -155,7 +155,7 @@ class Lines:
         details = [render.outcome(task)]
         if task.state is State.RUNNING:
             details.append(f"{task.percent}%")
-            details.extend(text for text in (render.rate(task.rate), _left(task)) if text)
+            details.extend(text for text in (render.rate(task.rate), _left(task), render.clean(task.limit)) if text)
         click.echo(f"{task.node}: {task.action} {render.image_of(task)} {', '.join(details)}")
 
     def note(self, text: str) -> None:
@@ -185,7 +185,7 @@ class Bars:
             "state": render.outcome(task),
             "moved": f"{render.size(task.done)} of {render.size(task.total)}" if task.total else "",
             "pace": render.rate(task.rate),
-            "left": _left(task),
+            "left": ", ".join(text for text in (_left(task), render.clean(task.limit)) if text),
         }
         if bar is None:
             name = f"{task.node} {task.action} {render.image_of(task)}"

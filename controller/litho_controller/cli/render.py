@@ -89,6 +89,11 @@ def rate_of(task: TaskView, now: float) -> float:
     return task.done / seconds if seconds else 0.0
 
 
+def moving(task: TaskView) -> str:
+    """The partitions that move at this moment: `1 (40%), 2 (7%)`."""
+    return ", ".join(f"{one.part} ({100 * one.done // max(1, one.total)}%)" for one in task.moving)
+
+
 def outcome(task: TaskView) -> str:
     """A task's state with the reason behind it."""
     if task.state.ended and task.reason:

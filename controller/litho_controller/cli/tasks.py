@@ -120,6 +120,8 @@ def _facts(one: TaskView) -> list[tuple[str, str]]:
         ("progress", f"{one.percent}% {render.size(one.done)} of {render.size(one.total)}" if one.total else ""),
         ("stored", render.size(one.stored) if one.stored else ""),
         ("rate", render.rate(render.rate_of(one, now))),
+        ("limit", one.limit),
+        ("moving", render.moving(one)),
         ("time", render.duration(seconds) if seconds is not None else ""),
         ("left", render.duration(one.eta_s) if one.eta_s is not None and not one.state.ended else ""),
         ("created", render.moment(one.created)),

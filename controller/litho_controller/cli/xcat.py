@@ -94,6 +94,12 @@ def _label(text: str) -> tuple[str, str]:
     show_default=True,
     help="Capture: a sector that cannot be read.",
 )
+@click.option(
+    "--parallel",
+    type=click.IntRange(1, 8),
+    default=None,
+    help="How many partitions move at the same time; without it 1 on a rotating disk, 2 on others.",
+)
 @click.option("--skip-unknown", is_flag=True, help="Capture: leave out partitions without a known file system.")
 @click.option(
     "--allow", multiple=True, metavar="GUARD", help="Lift a guard, by the name that its refusal gave; may be repeated."
@@ -131,6 +137,7 @@ def nodeset(ctx: click.Context, /, range_: str, state: str, watch: bool, as_json
         fit=options["fit"],
         on_dirty=options["on_dirty"],
         on_bad_sector=options["on_bad_sector"],
+        parallel=options["parallel"] or 0,
         skip_unknown=options["skip_unknown"],
         allow=tuple(options["allow"]),
         labels=dict(_label(text) for text in options["labels"]),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from aiohttp import web
 
 from litho.errors import NotFoundError, UsageError
@@ -34,6 +36,8 @@ def view(row: TaskRow, *, full: bool = True) -> api.TaskView:
         done=figure.done,
         total=figure.total,
         rate=figure.rate,
+        limit="" if row.state.ended else figure.limit,
+        moving=() if row.state.ended else figure.moving,
         eta_s=figure.eta_s,
         stored=figure.stored,
         created=row.created,
@@ -43,9 +47,15 @@ def view(row: TaskRow, *, full: bool = True) -> api.TaskView:
         ended=row.ended,
         cancel_requested=row.task.cancel_requested,
         plan=json_of(row.plan) if full else None,
-        result=json_of(row.result) if full else None,
+        result=_result(row) if full else None,
         line=row.line,
     )
+
+
+def _result(row: TaskRow) -> dict[str, Any] | None:
+    """What the agent said of the end, without the log: that is asked for by itself."""
+    found = json_of(row.result)
+    return {name: value for name, value in found.items() if name != "log"} if found else found
 
 
 @routes.get("/v1/tasks")
