@@ -15,6 +15,8 @@
 | POST /v1/tasks/{id}/retry        |                 | `TaskView` of the new task |
 | GET /v1/tasks/{id}/log           |                 | `LogView`         |
 | GET /v1/waves                    |                 | `WaveList`, newest first |
+| POST /v1/power                   | `PowerRequest`  | `PowerAnswer`     |
+| GET /v1/discovered               |                 | `DiscoveredList`  |
 | GET /v1/images                   |                 | `ImageList`       |
 | GET /v1/images/{ref}             |                 | `litho.library.Manifest` |
 | POST /v1/images/{ref}/verify?deep=1 |              | NDJSON of `VerifyLine` |
@@ -28,34 +30,30 @@
 | GET /v1/objects/{kind}?names=&only=&brief=1 |      | `ObjectList`      |
 | POST /v1/objects                 | `ObjectEdit`    | `ObjectEdited`    |
 
-Whatever cannot be done is answered with HTTP 4xx or 5xx and a `litho.messages.Problem`. `status_of` and `error_of` are the two
+Those of waves, power and discovery are in `litho_controller.api_schedule`. Whatever cannot be done is answered with HTTP 4xx or
+5xx and a `litho.messages.Problem`. `status_of` and `error_of` (`litho_controller.api_errors`) are the two
 halves of that border: the class of a `LithoError` becomes a status there and the same class again here, so that the exit code
 of a command is that of the error wherever it happened. Times are seconds since 1970, or None for "not yet".
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import msgspec
 
-from litho.errors import (
-    CancelledError,
-    DiskError,
-    EngineError,
-    IntegrityError,
-    LibraryError,
-    LithoError,
-    NotFoundError,
-    RefusedError,
-    UnreachableError,
-    UsageError,
-    WireError,
-)
 from litho.job import Compression, EngineName, Fit, OnBadSector, OnDirty, Short, Then
 from litho.messages import Problem
 from litho.progress import PartProgress
 from litho.task import Action, State
+from litho_controller.api_errors import error_of as error_of  # noqa: PLC0414 - exported from here
+from litho_controller.api_errors import problem_of as problem_of  # noqa: PLC0414 - exported from here
+from litho_controller.api_errors import status_of as status_of  # noqa: PLC0414 - exported from here
+from litho_controller.api_schedule import PowerAction as PowerAction  # noqa: PLC0414 - exported from here
+from litho_controller.api_schedule import PowerAnswer as PowerAnswer  # noqa: PLC0414 - exported from here
+from litho_controller.api_schedule import PowerLine as PowerLine  # noqa: PLC0414 - exported from here
+from litho_controller.api_schedule import PowerRequest as PowerRequest  # noqa: PLC0414 - exported from here
+from litho_controller.api_schedule import When
 
 NodesetState = Literal["image", "install", "osimage", "boot", "offline", "stat"]
 
@@ -107,19 +105,6 @@ class JobOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     skip_unknown: bool = False
     allow: tuple[Short, ...] = ()
     labels: dict[Short, Short] = {}
-
-
-class When(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """When tasks start, and before which others."""
-
-    at: float | None = None
-    """Not before this time, and then also outside the maintenance windows."""
-    priority: Annotated[int, msgspec.Meta(ge=-100, le=100)] = 0
-    """The higher one first."""
-    wave: Short = ""
-    """Sizes of steps, `2,10,50%`: each step starts when the one before it has ended."""
-    stop_after: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 0
-    """The wave stops after so many failures; 0: never."""
 
 
 class NodesetRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -220,45 +205,6 @@ class TaskList(msgspec.Struct, frozen=True, kw_only=True):
     """Tasks, newest first."""
 
     tasks: tuple[TaskView, ...] = ()
-
-
-class WaveView(msgspec.Struct, frozen=True, kw_only=True):
-    """One wave: tasks in steps."""
-
-    id: str
-    sizes: str
-    stop_after: int
-    state: str
-    """`running`, `done` or `stopped`; `making` for a moment at its beginning."""
-    step: int
-    """The step that it has reached, from 1."""
-    steps: int
-    reason: str = ""
-    """Why it stopped."""
-    created: float
-    ended: float | None = None
-    waiting: int = 0
-    """Tasks, by what they do: not begun, under way, ended well, ended badly, cancelled."""
-    running: int = 0
-    succeeded: int = 0
-    failed: int = 0
-    cancelled: int = 0
-
-
-class WaveList(msgspec.Struct, frozen=True, kw_only=True):
-    """Waves, newest first."""
-
-    waves: tuple[WaveView, ...] = ()
-
-
-class LogView(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of a task's course."""
-
-    id: str
-    lines: tuple[tuple[float, str], ...] = ()
-    """What the controller saw, each with its time."""
-    log: str = ""
-    """The end of the job's log, as the agent sent it with its failure."""
 
 
 class ImageView(msgspec.Struct, frozen=True, kw_only=True):
@@ -405,30 +351,7 @@ class ObjectEdited(msgspec.Struct, frozen=True, kw_only=True):
     missing: tuple[str, ...] = ()
 
 
-# ---------------------------------------------------------------- power
-
-PowerAction = Literal["on", "off", "reset", "stat", "boot"]
-
-
-class PowerRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Switch the nodes of a range, or ask whether they are on; `boot` is on, or reset for one that is."""
-
-    range: str
-    action: PowerAction
-
-
-class PowerLine(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of one node: `text` is what the command prints after the name, or `error` says why not."""
-
-    node: str
-    text: str = ""
-    error: str = ""
-
-
-class PowerAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """One line for each node of the range, sorted by name."""
-
-    nodes: tuple[PowerLine, ...] = ()
+# ---------------------------------------------------------------- inventory
 
 
 class InventoryLine(msgspec.Struct, frozen=True, kw_only=True):
@@ -442,36 +365,3 @@ class InventoryAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """One line for each node of the range, sorted by name."""
 
     nodes: tuple[InventoryLine, ...] = ()
-
-
-# ---------------------------------------------------------------- errors across the border
-
-# The class of an error and its HTTP status, subclasses before their parents. Each status stands once, so it can be read back.
-_STATUS: tuple[tuple[type[LithoError], int], ...] = (
-    (IntegrityError, 422),
-    (LibraryError, 507),
-    (DiskError, 424),
-    (EngineError, 502),
-    (NotFoundError, 404),
-    (RefusedError, 409),
-    (UnreachableError, 503),
-    (CancelledError, 499),
-    (UsageError, 400),
-    (WireError, 415),
-)
-
-
-def status_of(error: LithoError) -> int:
-    """The HTTP status that an error travels with; 500 for one that is nothing more than a failure."""
-    return next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
-
-
-def problem_of(error: LithoError) -> Problem:
-    """The body that an error travels as."""
-    return Problem(code=error.code[:64], message=error.message[:4096], hint=error.hint[:4096])
-
-
-def error_of(status: int, problem: Problem) -> LithoError:
-    """The error that the other side met, of the class that it was there."""
-    kind = next((kind for kind, known in _STATUS if known == status), LithoError)
-    return kind(problem.message, hint=problem.hint, code=problem.code)

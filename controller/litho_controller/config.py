@@ -3,8 +3,7 @@
     /etc/lithograph/lithograph.toml        or `--config FILE`, or LITHO_CONFIG=FILE
     LITHO_HTTP_PORT=8080                   one variable per key: LITHO_<SECTION>_<KEY>, top-level keys LITHO_<KEY>
 
-Every key is a field of a struct below, with its type, its limits, its default and a sentence that says what it does; the
-reference (docs/reference/configuration.md) is held against these structs by a test. Nothing is guessed: an unknown key,
+Every key is a field of a struct in `litho_controller.keys`. Nothing is guessed: an unknown key,
 a value of the wrong type or outside its limits is a `ConfigError` that names the file, the key and what is allowed.
 `load` reads the world (file and environment); `parse` and `override` are pure.
 """
@@ -17,146 +16,23 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Any, get_type_hints
 
 import msgspec
-from msgspec import Meta
 
 from litho.errors import ConfigError
 from litho.messages import is_name
+from litho_controller.keys import Boot, Broker, Config, Http, Power, SlotLimits, TaskRules, Timeouts
+from litho_controller.tasks import queue
+
+__all__ = ["Boot", "Broker", "Config", "Http", "Key", "Power", "SlotLimits", "TaskRules", "Timeouts", "load"]
 
 DEFAULT_PATH = Path("/etc/lithograph/lithograph.toml")
 PREFIX = "LITHO_"
 MAX_FILE = 1024 * 1024
 """Bytes; a settings file that is larger is something else."""
 
-Port = Annotated[int, Meta(ge=1, le=65535)]
-PortOrFree = Annotated[int, Meta(ge=0, le=65535)]
-Slots = Annotated[int, Meta(ge=1, le=10_000)]
-Seconds = Annotated[float, Meta(ge=0.05, le=7 * 86400)]
-Attempts = Annotated[int, Meta(ge=1, le=100)]
-Heartbeat = Annotated[float, Meta(ge=0.05, le=3600)]
-
-
-class Http(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`[http]`: where nodes and browsers reach the controller."""
-
-    host: Annotated[str, Meta(description="Address to listen on; `0.0.0.0` for every interface.")] = "127.0.0.1"
-    port: Annotated[PortOrFree, Meta(description="TCP port; 0 takes a free one.")] = 3080
-    url: Annotated[
-        str,
-        Meta(
-            description="Base address that nodes are given, such as `http://10.0.0.1:3080`; empty: made of host and port."
-        ),
-    ] = ""
-
-
-class Broker(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`[broker]`: the MQTT broker between nodes and controller."""
-
-    embedded: Annotated[
-        bool, Meta(description="Start a mosquitto as a child; false: use the broker that runs at host and port.")
-    ] = True
-    host: Annotated[str, Meta(description="Address the embedded broker listens on, or name of the other broker.")] = (
-        "127.0.0.1"
-    )
-    port: Annotated[PortOrFree, Meta(description="TCP port; 0 takes a free one (embedded only).")] = 1883
-    advertise: Annotated[
-        str, Meta(description="Name or address of the broker that nodes are given; empty: the same as host.")
-    ] = ""
-
-
-class SlotLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`[slots]`: how many tasks move bytes at the same time."""
-
-    library: Annotated[Slots, Meta(description="Tasks that use the library at once; the others wait in the queue.")] = 4
-
-
-class Timeouts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`[timeouts]`: how long to wait for a node, in seconds."""
-
-    boot_s: Annotated[Seconds, Meta(description="From armed to the agent's claim; after that the task is lost.")] = (
-        1800.0
-    )
-    lease_s: Annotated[
-        Seconds, Meta(description="Silence of a node that holds a task; after that the task is lost and its slot free.")
-    ] = 120.0
-    heartbeat_s: Annotated[
-        Heartbeat, Meta(description="How often a node says that it is there; at most half of lease_s.")
-    ] = 10.0
-    progress_s: Annotated[
-        Heartbeat, Meta(description="How often a node reports its progress while bytes move, at most.")
-    ] = 2.0
-
-
-class TaskRules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`[tasks]`: how tasks are treated."""
-
-    attempts: Annotated[
-        Attempts,
-        Meta(description="How often a task is begun in all when its node boots again in the middle; then it is lost."),
-    ] = 2
-
-
-class Boot(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`[boot]`: what nodes boot over the network."""
-
-    dir: Annotated[
-        Path, Meta(description="Directory with `vmlinuz`, `initrd.img`, `rootimg.squashfs`, `agent.tar.gz`.")
-    ] = Path("/var/lib/lithograph/rootimg")
-    kcmdline: Annotated[str, Meta(description="Kernel words for every node that boots the root image.")] = (
-        "quiet panic=10"
-    )
-    unknown: Annotated[
-        str, Meta(description="What a machine boots that no node is: `local`, `menu` or `discover`.")
-    ] = "menu"
-    local: Annotated[
-        str,
-        Meta(
-            description="How iPXE gives a BIOS machine its own disk: `exit` to the firmware, or `sanboot` the first disk."
-        ),
-    ] = "exit"
-
-
-class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """All settings. Equal settings compare equal; nothing here changes while the daemon runs."""
-
-    site: Annotated[
-        str, Meta(description="Name of this installation in MQTT topics; letters, digits, `.`, `_`, `-`.")
-    ] = "default"
-    state_dir: Annotated[
-        Path, Meta(description="Directory of what the controller itself keeps: database, broker's files, boot files.")
-    ] = Path("/var/lib/lithograph")
-    library: Annotated[Path, Meta(description="Directory of the image library; `litho library init` makes one.")] = (
-        Path("/var/lib/lithograph/library")
-    )
-    database: Annotated[
-        str,
-        Meta(
-            description="SQLAlchemy URL, `sqlite+aiosqlite:///…` or `postgresql+asyncpg://…`; empty: SQLite in state_dir."
-        ),
-    ] = ""
-    socket: Annotated[Path, Meta(description="Unix socket over which the command line speaks with the daemon.")] = Path(
-        "/run/lithograph/litho.sock"
-    )
-    vcl_markers: Annotated[
-        bool,
-        Meta(
-            description="Captures write `<image>.img.capturedone` or `.capturefailed` beside the image, for Apache VCL."
-        ),
-    ] = False
-    http: Annotated[Http, Meta(description="Where nodes and browsers reach the controller.")] = Http()
-    broker: Annotated[Broker, Meta(description="The MQTT broker between nodes and controller.")] = Broker()
-    slots: Annotated[SlotLimits, Meta(description="How many tasks move bytes at the same time.")] = SlotLimits()
-    timeouts: Annotated[Timeouts, Meta(description="How long to wait for a node, in seconds.")] = Timeouts()
-
-    tasks: Annotated[TaskRules, Meta(description="How tasks are treated.")] = TaskRules()
-    boot: Annotated[Boot, Meta(description="What nodes boot over the network.")] = Boot()
-
-    @property
-    def database_url(self) -> str:
-        """The SQLAlchemy URL that holds: the configured one, or SQLite in `state_dir`."""
-        return self.database or f"sqlite+aiosqlite:///{self.state_dir / 'lithograph.db'}"
+_PLURAL: dict[Any, str] = {tuple[str, ...]: "a list of texts", dict[str, int]: "a table of whole numbers"}
 
 
 class Key(msgspec.Struct, frozen=True, kw_only=True):
@@ -245,7 +121,7 @@ def override(values: dict[str, Any], environ: Mapping[str, str]) -> dict[str, An
             _refuse_misspelt(variable, known)
             continue
         section, dot, name = key.name.rpartition(".")
-        value = _convert(text, key.type, f"environment variable {variable}", strict=False)
+        value = _convert(_plural(text, key.type), key.type, f"environment variable {variable}", strict=False)
         (merged.setdefault(section, {}) if dot else merged)[name] = value
     return merged
 
@@ -255,6 +131,10 @@ def build(values: dict[str, Any], source: str) -> Config:
     config = msgspec.convert(values, Config, dec_hook=_path)
     for problem_key, problem, allowed in _rules(config):
         raise ConfigError(f"{source}: {problem_key} {problem}", hint=allowed)
+    try:
+        queue.parse_windows(config.tasks.windows)
+    except ConfigError as exc:
+        raise ConfigError(f"{source}: tasks.windows: {exc.message}", hint=exc.hint) from exc
     return config
 
 
@@ -295,9 +175,34 @@ def _rules(config: Config) -> list[tuple[str, str, str]]:
     for key, word, words in (
         ("boot.unknown", config.boot.unknown, ("local", "menu", "discover")),
         ("boot.local", config.boot.local, ("exit", "sanboot")),
+        ("power.on_arm", config.power.on_arm, ("", "on", "boot", "reset")),
     ):
         if word not in words:
-            broken.append((key, f"is {word!r}", f"one of {', '.join(words)}"))
+            broken.append((key, f"is {word!r}", f"one of {', '.join(word or 'nothing' for word in words)}"))
+    if config.boot.tftpdir and not config.boot.tftpdir.startswith("/"):
+        broken.append(("boot.tftpdir", f"is {config.boot.tftpdir!r}", "an absolute path, such as /srv/tftp, or empty"))
+    broken.extend(
+        ("slots.groups", f"has {count} for {name!r}", "0 to 10000 slots")
+        for name, count in config.slots.groups.items()
+        if not 0 <= count <= 10_000
+    )
+    command = config.power.command
+    if command and (not command[0].startswith("/") or not any("{action}" in word for word in command)):
+        broken.append(
+            (
+                "power.command",
+                "is no command",
+                "the absolute path of a program, and {node} and {action} among its words",
+            )
+        )
+    if config.power.on_arm and not command:
+        broken.append(
+            (
+                "power.on_arm",
+                f"is {config.power.on_arm!r} without a power.command",
+                "set power.command, or leave it empty",
+            )
+        )
     if config.broker.port == 0 and not config.broker.embedded:
         broken.append(("broker.port", "is 0 for a broker that is not embedded", "the port it listens on, 1 to 65535"))
     if config.timeouts.heartbeat_s * 2 > config.timeouts.lease_s:
@@ -335,6 +240,22 @@ def _elsewhere(name: str) -> list[str]:
     return [key.name for key in every_key() if key.name.rpartition(".")[2] == name]
 
 
+def _plural(text: str, shape: Any) -> Any:
+    """A list or table in a variable is written as in the file: `["a", "b"]`, `{rack1 = 4}`."""
+    if _base(shape) not in _PLURAL:
+        return text
+    try:
+        return tomllib.loads(f"value = {text}").get("value")
+    except (tomllib.TOMLDecodeError, RecursionError):
+        return text
+
+
+def _base(shape: Any) -> Any:
+    while hasattr(shape, "__metadata__"):
+        shape = shape.__origin__
+    return shape
+
+
 def _convert(value: Any, shape: Any, what: str, *, strict: bool = True) -> Any:
     try:
         return msgspec.convert(value, shape, strict=strict, dec_hook=_path)
@@ -352,6 +273,8 @@ def allowed(shape: Any) -> str:
         for meta in base.__metadata__:
             low, high = (meta.ge if meta.ge is not None else low), (meta.le if meta.le is not None else high)
         base = base.__origin__
+    if base in _PLURAL:
+        return _PLURAL[base]
     words = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", Path: "a path"}[base]
     return words if low is None else f"{words} from {low:g} to {high:g}"
 
@@ -374,6 +297,7 @@ def _section(name: str) -> type[msgspec.Struct] | None:
         "timeouts": Timeouts,
         "tasks": TaskRules,
         "boot": Boot,
+        "power": Power,
     }
     return sections.get(name)
 

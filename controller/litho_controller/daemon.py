@@ -9,7 +9,7 @@ other order, whatever happens; then the parts run side by side until SIGTERM or 
     doors      the sockets for nodes and for the command line, open but not yet served
     broker     a mosquitto of our own, or the one that the settings name
     recovery   memory, boot files and accounts are brought in line with the database
-    run        inbox, upkeep, sweeper, broker's watch; and both doors are served
+    run        inbox, upkeep, sweeper, boot files and power, broker's watch; and both doors are served
 
 A stop takes a few seconds at most and loses nothing: all that matters is in the database before it is acknowledged. The same
 holds for SIGKILL.
@@ -32,19 +32,24 @@ from litho import __version__
 from litho.errors import LithoError, RefusedError
 from litho.library import Library
 from litho.messages import Broker
+from litho_controller import sdnotify
+from litho_controller.api_schedule import PowerAction
 from litho_controller.boot.cmdline import BootFiles
+from litho_controller.boot.tftp import TftpFiles
 from litho_controller.broker import EmbeddedBroker
 from litho_controller.bundle.importing import Importer
 from litho_controller.config import Config
 from litho_controller.inbox import Endpoint, Inbox
 from litho_controller.ports import Access, OpenAccess, SystemClock
+from litho_controller.power.command import CommandPower, NoPower, Power
 from litho_controller.store import Store
-from litho_controller.tasks import accounts, recovery
+from litho_controller.tasks import accounts, queue, recovery
 from litho_controller.tasks.booting import Booting, Policy
 from litho_controller.tasks.core import Tasks
 from litho_controller.tasks.hearing import Hearing
 from litho_controller.tasks.orders import Installation
 from litho_controller.tasks.requests import Requests
+from litho_controller.tasks.turning import Turning
 from litho_controller.tasks.upkeep import Limits, Upkeep
 from litho_controller.web import doors
 from litho_controller.web.app import admin_app, node_app
@@ -90,7 +95,7 @@ async def serve(config: Config, *, ready: Callable[[Tasks], None] | None = None)
         )
         tasks = Tasks(store, library, boot, installation, bus=inbox, access=access, clock=SystemClock())
         bundles = Importer(store, library, config.state_dir)
-        requests = Requests(tasks, vcl_markers=config.vcl_markers)
+        requests = Requests(tasks, vcl_markers=config.vcl_markers, require_mac=config.boot.require_mac)
         desk = Desk(store=store, tasks=tasks, requests=requests, bundles=bundles)
         policy = Policy(
             kcmdline=config.boot.kcmdline,
@@ -98,10 +103,25 @@ async def serve(config: Config, *, ready: Callable[[Tasks], None] | None = None)
             sanboot=config.boot.local == "sanboot",
             attempts=config.tasks.attempts,
         )
+        power = _power(config)
+        turning = Turning(
+            tasks,
+            power=power,
+            on_arm=ON_ARM[config.power.on_arm],
+            files=TftpFiles(Path(config.boot.tftpdir)) if config.boot.tftpdir else None,
+            kcmdline=config.boot.kcmdline,
+        )
         boot_door = BootDoor(Booting(tasks, policy), config.boot.dir)
         upkeep = Upkeep(
             tasks,
-            Limits(slots=config.slots.library, boot_s=config.timeouts.boot_s, lease_s=config.timeouts.lease_s),
+            Limits(
+                slots=config.slots.library,
+                boot_s=config.timeouts.boot_s,
+                lease_s=config.timeouts.lease_s,
+                groups=config.slots.groups,
+                windows=queue.parse_windows(config.tasks.windows),
+                require_mac=config.boot.require_mac,
+            ),
         )
         await recovery.recover(tasks)
         await bundles.recover()
@@ -110,11 +130,13 @@ async def serve(config: Config, *, ready: Callable[[Tasks], None] | None = None)
             "inbox": inbox.run(Hearing(tasks)),
             "upkeep": upkeep.run(),
             "sweeper": upkeep.sweep_when_wanted(),
+            "turning": turning.run(),
+            "watchdog": sdnotify.watchdog(),
         }
         if broker is not None:
             parts["broker"] = broker.run()
         async with _running(parts):
-            for app, door in ((node_app(desk, boot_door), nodes_door), (admin_app(desk), admin_door)):
+            for app, door in ((node_app(desk, boot_door), nodes_door), (admin_app(desk, power), admin_door)):
                 runner = await doors.serve(app, door)
                 stack.push_async_callback(runner.cleanup)
             log.info(
@@ -122,7 +144,9 @@ async def serve(config: Config, *, ready: Callable[[Tasks], None] | None = None)
             )
             if ready is not None:
                 ready(tasks)
+            sdnotify.notify("READY=1")
             await stop.wait()
+            sdnotify.notify("STOPPING=1")
             log.info("stopping")
         # What was heard in the last second; a failure loses figures, no events.
         with contextlib.suppress(LithoError):
@@ -137,6 +161,16 @@ def open_library(config: Config) -> Library:
     empty directory may be a mount point on which nothing is mounted. Blocks. Raises LibraryError."""
     ours = config.library.is_relative_to(config.state_dir)
     return Library.create(config.library) if ours else Library.open(config.library)
+
+
+ON_ARM: dict[str, PowerAction | None] = {"": None, "on": "on", "boot": "boot", "reset": "reset"}
+
+
+def _power(config: Config) -> Power:
+    keys = config.power
+    if not keys.command:
+        return NoPower()
+    return CommandPower(keys.command, timeout_s=keys.timeout_s, at_once=keys.at_once)
 
 
 async def _broker(config: Config, stack: contextlib.AsyncExitStack) -> EmbeddedBroker | None:

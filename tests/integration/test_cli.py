@@ -26,7 +26,7 @@ class Site:
         config = root / "lithograph.toml"
         config.write_text(
             f'state_dir = "{root}/state"\nlibrary = "{self.library}"\nsocket = "{root}/litho.sock"\n'
-            "[http]\nport = 0\n[broker]\nport = 0\n[slots]\nlibrary = 2\n"
+            "[http]\nport = 0\n[broker]\nport = 0\n[slots]\nlibrary = 2\n[boot]\nrequire_mac = false\n"
         )
         self.env = {
             "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",

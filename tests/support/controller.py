@@ -75,14 +75,15 @@ class Controller:
         self.library = Library.create(self.state / "library")
         self._child: asyncio.subprocess.Process | None = None
         self._settings = folder / "lithograph.toml"
-        sections = {"timeouts": {}, "slots": {}, "broker": {}} | settings
+        sections = {"timeouts": {}, "slots": {}, "broker": {}, "http": {}} | settings
         lines = [
             f'state_dir = "{self.state}"',
             f'library = "{self.library.root}"',
             f'socket = "{self.socket}"',
-            "[http]",
-            "port = 0",
         ]
+        sections["http"] = {"port": 0} | sections["http"]
+        # Most tests' nodes are names without a machine.
+        sections["boot"] = {"require_mac": False} | sections.get("boot", {})
         sections["broker"] = {"port": 0} | sections["broker"]
         for section, values in sections.items():
             lines += [f"[{section}]", *(f"{name} = {json.dumps(value)}" for name, value in values.items())]

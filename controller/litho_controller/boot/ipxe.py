@@ -45,12 +45,12 @@ def armed(boot: Boot, *, mac: str, base: str, tell: str) -> str:
 
 def again(*, title: str, mac: str, base: str, tell: str, pause_s: int = RETRY_S) -> str:
     """Ask again after a while."""
-    return _script(title, f"echo lithograph: {_words(tell)}", f"sleep {pause_s}", *_ask(mac, base))
+    return _script(title, f"echo lithograph: {shown(tell)}", f"sleep {pause_s}", *_ask(mac, base))
 
 
 def local(*, title: str, tell: str, sanboot: bool) -> str:
     """The machine's own disk."""
-    return _script(title, f"echo lithograph: {_words(tell)}", *_disk(sanboot=sanboot), expands=True)
+    return _script(title, f"echo lithograph: {shown(tell)}", *_disk(sanboot=sanboot), expands=True)
 
 
 def discover(boot: Boot, *, mac: str, base: str) -> str:
@@ -77,7 +77,7 @@ def menu(boot: Boot, *, mac: str, base: str, sanboot: bool) -> str:
 
 def _start(boot: Boot, *, mac: str, base: str, tell: str) -> tuple[str, ...]:
     return (
-        f"echo lithograph: {_words(tell)}",
+        f"echo lithograph: {shown(tell)}",
         f"kernel {boot.files}/{KERNEL} initrd={INITRD} {boot.line(macs.hexhyp(mac))} || goto failed",
         f"initrd --name {INITRD} {boot.files}/{INITRD} || goto failed",
         "boot || goto failed",
@@ -104,7 +104,7 @@ def _disk(*, sanboot: bool) -> tuple[str, ...]:
     return ("iseq ${platform} pcbios && sanboot --no-describe --drive 0x80 ||", "exit")
 
 
-def _words(text: str) -> str:
+def shown(text: str) -> str:
     """Free text (an image's name, a state) as it may be shown: what is special to iPXE becomes a dot."""
     return "".join(char if _SAFE.fullmatch(char) else "." for char in text[:160])
 
@@ -115,4 +115,4 @@ def _script(title: str, *lines: str, expands: bool = False) -> str:
         plain = re.sub(r"( (\|\||&&)(?= |$))", "", held)
         if not _SAFE.fullmatch(plain):
             raise ValueError(f"this cannot be a line of a script: {line!r}")
-    return "\n".join(("#!ipxe", f"# {_words(title)}", *lines, ""))
+    return "\n".join(("#!ipxe", f"# {shown(title)}", *lines, ""))

@@ -148,19 +148,6 @@ async def active(conn: AsyncConnection, node: str) -> TaskRow | None:
     return None if found is None else _row(found)
 
 
-async def count(conn: AsyncConnection, states: Iterable[State]) -> int:
-    """How many tasks are in one of these states."""
-    query = sa.select(sa.func.count()).where(table.c.state.in_([state.value for state in states]))
-    found: int = (await conn.execute(query)).scalar_one()
-    return found
-
-
-async def queued(conn: AsyncConnection, limit: int) -> list[TaskRow]:
-    """The tasks that wait longest for a slot, oldest first."""
-    query = sa.select(table).where(table.c.state == State.QUEUED.value).order_by(table.c.number).limit(limit)
-    return [_row(found) for found in (await conn.execute(query)).all()]
-
-
 async def all_active(conn: AsyncConnection) -> list[TaskRow]:
     """Every task that has not ended, oldest first."""
     query = sa.select(table).where(table.c.state.in_(ACTIVE)).order_by(table.c.number)

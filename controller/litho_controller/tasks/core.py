@@ -28,7 +28,7 @@ from litho_controller.store import Store
 from litho_controller.store import tasks as rows_of
 from litho_controller.store.tasks import Figure, TaskRow
 from litho_controller.tables import nodes, osimages
-from litho_controller.tasks import accounts, rules
+from litho_controller.tasks import accounts, queue, rules
 from litho_controller.tasks.leases import Leases
 from litho_controller.tasks.orders import Installation
 
@@ -76,8 +76,16 @@ class Tasks:
         """Nodes whose agent is connected, with its session."""
         self.gone: set[str] = set()
         """Nodes whose agent's last will was the last that was heard of it."""
+        self.windows: tuple[queue.Window, ...] = ()
+        """When tasks without a time of their own may start."""
+        self.steps: dict[int, int] = {}
+        """Running waves, each with the step that it has reached."""
         self.woken = asyncio.Event()
         """Set when a slot may be given."""
+        self.to_turn: set[str] = set()
+        """Nodes whose boot files and power are to follow their tasks (`litho_controller.tasks.turning`)."""
+        self.turned = asyncio.Event()
+        """Set when there are some."""
         self.sweep_wanted = asyncio.Event()
         """Set when a dead capture may have left something in the library."""
         self.images = asyncio.Lock()
@@ -121,6 +129,8 @@ class Tasks:
     def after(self, row: TaskRow) -> None:
         """What follows from a row that is committed, outside the database. Can be done any number of times."""
         now = self.clock.monotonic()
+        self.to_turn.add(row.node)
+        self.turned.set()
         if row.state is State.ARMED:
             self.leases.boot(row.number, now=now)
         elif row.state.on_node:
@@ -152,7 +162,11 @@ class Tasks:
 
     def due(self, row: TaskRow) -> bool:
         """True when a queued task lacks nothing but a slot."""
-        return row.not_before is None or row.not_before <= self.clock.now()
+        waiting = queue.Waiting(
+            number=row.number, node=row.node, not_before=row.not_before, wave=row.wave, step=row.step
+        )
+        now = self.clock.now()
+        return queue.due(waiting, now=now, opened=queue.is_open(self.windows, now), steps=self.steps)
 
     # ------------------------------------------------------------ speaking
 

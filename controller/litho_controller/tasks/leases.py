@@ -49,6 +49,10 @@ class Leases:
             if not wait.booting:
                 wait.since = now
 
+    def booting(self) -> set[int]:
+        """Tasks whose nodes are awaited."""
+        return {wait.number for wait in self._waits.values() if wait.booting}
+
     def silent_for(self, number: int, *, now: float) -> float:
         """Seconds since the last sign of life of a task that an agent holds; 0 for any other."""
         wait = self._waits.get(number)

@@ -6,6 +6,7 @@ The database is the truth. From it are made anew: what is kept in memory, the no
 * An armed task must have its boot file with the token that the database knows, and with the controller's present address. A file
   that is missing or of another task (a crash between file and commit, a restored backup) is written with a new token.
 * A boot file without an armed or running task is removed: its node would boot into nothing.
+* A wave whose tasks were not all queued yet runs with those that were.
 * What dead captures left in the library is swept.
 """
 
@@ -21,6 +22,7 @@ from litho_controller.boot import cmdline
 from litho_controller.boot import facts as facts_of
 from litho_controller.boot.plan import Facts
 from litho_controller.store import tasks as rows_of
+from litho_controller.store import waves as waves_of
 from litho_controller.store.tasks import TaskRow
 from litho_controller.tasks.core import Tasks
 
@@ -31,6 +33,7 @@ async def recover(tasks: Tasks) -> None:
     """Bring memory, boot files and accounts in line with the database. Raises LithoError."""
     async with tasks.store.write() as conn:
         active = await rows_of.all_active(conn)
+        await waves_of.begin(conn)
         armed = [row.node for row in active if row.state is State.ARMED]
         facts = await facts_of.of_nodes(conn, armed)
         for row in active:

@@ -13,17 +13,20 @@ from collections.abc import Iterator, Mapping, Sequence
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from litho.errors import LithoError, NotFoundError, RefusedError
+from litho.errors import LithoError, NotFoundError, RefusedError, UsageError
 from litho.library import ImageRef, check_name
 from litho.messages import ClaimRequest, Order
 from litho.task import Action, CancelRequest, Claim, Expire, Outcome, State
 from litho_controller.api import JobOptions, NodesetLine
+from litho_controller.api_schedule import When
 from litho_controller.boot.cmdline import token_hash
 from litho_controller.store import tasks as rows_of
+from litho_controller.store import waves as waves_of
 from litho_controller.store.tasks import TaskRow
+from litho_controller.store.waves import WaveRow
 from litho_controller.tables import nodes, rows
 from litho_controller.tables.nodes import Node
-from litho_controller.tasks import orders, rules
+from litho_controller.tasks import again, orders, rules, safety, waves
 from litho_controller.tasks.core import Tasks
 
 log = logging.getLogger("litho.tasks")
@@ -36,12 +39,18 @@ _ACTIVE = tuple(state for state in State if not state.ended)
 class Requests:
     """The desk at which tasks are asked for."""
 
-    def __init__(self, tasks: Tasks, *, vcl_markers: bool = False) -> None:
+    def __init__(self, tasks: Tasks, *, vcl_markers: bool = False, require_mac: bool = False) -> None:
         self._tasks = tasks
         self._vcl_markers = vcl_markers
+        self._require_mac = require_mac
 
     async def create(
-        self, names: Sequence[str], action: Action, ref: ImageRef | None, options: JobOptions
+        self,
+        names: Sequence[str],
+        action: Action,
+        ref: ImageRef | None,
+        options: JobOptions,
+        when: When = When(),  # noqa: B008 - frozen
     ) -> list[NodesetLine]:
         """One task for each node, queued. `ref` None is each node's own profile. One node's refusal does not stop the others.
 
@@ -58,14 +67,42 @@ class Requests:
                     known = await nodes.get(conn, names)
                 images = {node.name: await self._profile(action, node) for node in known}
             lines = []
+            wave = await self._wave(names, when)
             for some in _batches(names):
                 async with tasks.store.write() as conn:
-                    made, superseded = await self._queue(conn, some, action, images, options)
+                    made, superseded = await self._queue(conn, some, action, images, options, place=wave)
                 lines += made
                 for row in superseded:
                     tasks.after(row)
+            if wave.number:
+                async with tasks.store.write() as conn:
+                    await waves_of.begin(conn, wave.number)
         tasks.woken.set()
         return lines
+
+    async def _wave(self, names: Sequence[str], when: When) -> Place:
+        """Where and when the tasks of a request stand in the queue. Raises UsageError."""
+        if not when.wave:
+            if when.stop_after:
+                raise UsageError(
+                    "there is no wave that could stop after failures",
+                    hint="add --wave, such as 2,10,50%",
+                    code="bad-wave",
+                )
+            return Place(when=when)
+        steps = waves.steps(names, waves.parse(when.wave))
+        row = WaveRow(
+            sizes=when.wave,
+            stop_after=when.stop_after,
+            state=waves.MAKING,
+            steps=len(steps),
+            created=self._tasks.clock.now(),
+        )
+        async with self._tasks.store.write() as conn:
+            row = await waves_of.insert(conn, row)
+        log.info("%s: %d nodes in %d steps", row.id, len(names), row.steps)
+        places = {name: at for at, some in enumerate(steps, 1) for name in some}
+        return Place(when=when, number=row.number, steps=places)
 
     async def _queue(
         self,
@@ -74,6 +111,8 @@ class Requests:
         action: Action,
         images: Mapping[str, ImageRef | LithoError],
         options: JobOptions,
+        *,
+        place: Place,
     ) -> tuple[list[NodesetLine], list[TaskRow]]:
         """Queue what can be queued for `names`, in the open transaction; also answers the tasks that make way.
 
@@ -82,6 +121,7 @@ class Requests:
         """
         known = {node.name: node for node in await nodes.get(conn, names)}
         busy = {row.node: row for row in await rows_of.find(conn, nodes=names, states=_ACTIVE)}
+        refused = await safety.refusals(conn, [*known], url=self._tasks.installation.url, require_mac=self._require_mac)
         made: dict[str, TaskRow] = {}
         states: dict[str, str] = {}
         lines, superseded = [], []
@@ -89,14 +129,16 @@ class Requests:
             try:
                 stopping = busy.pop(name) if name in busy and busy[name].task.cancel_requested else None
                 image = _image(name, known, busy, images)
+                if name in refused:
+                    raise refused[name]
                 if stopping is not None:
                     superseded.append((await self._tasks.move(conn, stopping, Expire(reason=rules.SUPERSEDED)))[0])
-                made[name] = await rows_of.insert(conn, self._new(name, action, image, options))
+                made[name] = await rows_of.insert(conn, place.put(self._new(name, action, image, options)))
             except LithoError as exc:
                 lines.append(NodesetLine(node=name, error=str(exc), code=exc.code))
                 continue
             states[name] = nodes.state_text(action, arch=known[name].arch, image=image.name)
-            lines.append(NodesetLine(node=name, text=states[name], task=made[name].id))
+            lines.append(NodesetLine(node=name, text=states[name], task=made[name].id, wave=place.id))
             log.info("%s: %s of %s for %s is queued", made[name].id, action, image, name)
         await nodes.set_state(conn, states)
         profiles = [{"node": name, "os": "image", "profile": row.image} for name, row in made.items()]
@@ -180,6 +222,34 @@ class Requests:
         tasks.after(row)
         return row
 
+    async def retry(self, number: int) -> TaskRow:
+        """Queue a task like one that has ended without success. Raises NotFoundError, RefusedError, LibraryError."""
+        tasks = self._tasks
+        async with tasks.images:
+            async with tasks.store.read() as conn:
+                row = await rows_of.get(conn, number)
+            if row is None:
+                raise NotFoundError(f"there is no task t-{number:06d}", hint="see: litho task ls", code="task-missing")
+            if not row.state.ended or row.state is State.SUCCEEDED:
+                raise RefusedError(
+                    f"the task {row.id} is {row.state}, so there is nothing to repeat", code="task-not-over"
+                )
+            if row.action == "restore":
+                await self._resolved("restore", ImageRef(row.image, row.version))
+            async with tasks.store.write() as conn:
+                known = {node.name: node for node in await nodes.get(conn, [row.node])}
+                busy = {one.node: one for one in await rows_of.find(conn, nodes=[row.node], states=_ACTIVE)}
+                _image(row.node, known, busy, {row.node: ImageRef(row.image)})
+                refused = await safety.refusals(
+                    conn, [row.node], url=tasks.installation.url, require_mac=self._require_mac
+                )
+                if refused:
+                    raise refused[row.node]
+                made = await again.queue(conn, again.next_attempt(row, now=tasks.clock.now(), counted=False))
+        tasks.woken.set()
+        log.info("%s: %s of %s for %s is queued, as %s was", made.id, made.action, made.image, made.node, row.id)
+        return made
+
     async def claim(self, request: ClaimRequest) -> Order:
         """Give a node's agent its task, against the token. Raises NotFoundError, RefusedError."""
         tasks = self._tasks
@@ -208,6 +278,30 @@ class Requests:
         await tasks.renew_accounts()
         log.info("%s: claimed by %s (session %s)", row.id, row.node, request.session)
         return orders.order(tasks.installation, row, site_keys)
+
+
+class Place(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the tasks of one request stand in the queue."""
+
+    when: When
+    number: int = 0
+    """Of the wave; 0 for none."""
+    steps: dict[str, int] = {}
+
+    @property
+    def id(self) -> str:
+        """The wave's; empty for none."""
+        return f"w-{self.number:06d}" if self.number else ""
+
+    def put(self, row: TaskRow) -> TaskRow:
+        """`row` at its place."""
+        return msgspec.structs.replace(
+            row,
+            priority=self.when.priority,
+            not_before=self.when.at,
+            wave=self.number,
+            step=self.steps.get(row.node, 0),
+        )
 
 
 def _missing(name: str) -> NotFoundError:

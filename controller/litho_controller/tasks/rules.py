@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import msgspec
 
@@ -83,17 +83,6 @@ def _finished(row: TaskRow, body: Succeeded) -> TaskRow:
     return msgspec.structs.replace(row, progress=figure, line=nodestat.COMPLETE, version=version)
 
 
-def to_arm(queued: Iterable[TaskRow], *, busy: int, limit: int) -> list[TaskRow]:
-    """Which tasks get a slot now: first come, first served. `busy` tasks hold one already."""
-    free = max(0, limit - busy)
-    return sorted(queued, key=lambda row: row.number)[:free]
-
-
-def holds_slot(state: State) -> bool:
-    """True for the states that take a slot of the library."""
-    return state is State.ARMED or state.on_node
-
-
 def nodestat_text(boot_state: str, latest: TaskRow | None) -> str:
     """What `nodestat` says of a node: its task's line, the reason when that went wrong, else what it is set to boot."""
     if latest is None:
@@ -124,6 +113,20 @@ def went_wrong(latest: TaskRow) -> bool:
     """True for a task that an agent began, or should have begun, and that did not succeed, until the node is set anew."""
     stopped = latest.state is State.CANCELLED and bool(latest.task.session)
     return (stopped or latest.state in (State.FAILED, State.LOST)) and not latest.settled
+
+
+def course(row: TaskRow) -> list[tuple[float, str]]:
+    """What became of a task, each step with its time (seconds since 1970)."""
+    again = f", attempt {row.attempt}" if row.attempt > 1 else ""
+    repeats = f", as t-{row.retry_of:06d} was" if row.retry_of else ""
+    steps = [
+        (row.created, f"queued: {row.action} of {row.image} for {row.node}{again}{repeats}"),
+        (row.armed, "armed: the node may boot for it"),
+        (row.claimed, f"claimed by the session {row.task.session}"),
+        (row.started, "started: bytes began to move"),
+        (row.ended, f"{row.state}: {row.task.reason}" if row.task.reason else str(row.state)),
+    ]
+    return [(at, text) for at, text in steps if at is not None]
 
 
 def job_of(options: JobOptions, *, action: str, image: str, version: int, vcl_markers: bool) -> Job:

@@ -1,6 +1,6 @@
 """What time asks for. `tick` runs about twice a second, and at once when a slot may be free.
 
-* `arm`: free slots go to the tasks that wait longest.
+* `turn_waves`, `arm`: free slots go to the tasks whose turn it is.
 * `expire`: silent agents and nodes that never booted; their tasks are LOST with a reason, and their slots free.
 * `repeat`: a cancel is said again until the task ends, as a message may get lost.
 * `flush`: what heartbeats and progress reports changed is written once a second, for all tasks together.
@@ -14,11 +14,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 
 import msgspec
 
-from litho.errors import LithoError, UsageError
+from litho.errors import LithoError
 from litho.library import ImageRef, Library, Owner, care
 from litho.library.stage import read_owner
 from litho.messages import Cancel
@@ -26,7 +26,8 @@ from litho.task import Arm, CancelRequest, Expire, Outcome, State
 from litho_controller.boot import cmdline
 from litho_controller.boot import facts as facts_of
 from litho_controller.store import tasks as rows_of
-from litho_controller.tasks import rules
+from litho_controller.store import waves as waves_of
+from litho_controller.tasks import queue, rules, safety, waving
 from litho_controller.tasks.core import Tasks
 
 log = logging.getLogger("litho.tasks")
@@ -45,6 +46,10 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     slots: int
     boot_s: float
     lease_s: float
+    groups: Mapping[str, int] = {}
+    """Slots of groups that have a limit of their own."""
+    windows: tuple[queue.Window, ...] = ()
+    require_mac: bool = False
 
 
 class Upkeep:
@@ -53,6 +58,8 @@ class Upkeep:
     def __init__(self, tasks: Tasks, limits: Limits) -> None:
         self._tasks = tasks
         self._limits = limits
+        self._rules = queue.Rules(slots=limits.slots, groups=limits.groups, windows=limits.windows)
+        tasks.windows = limits.windows
         self._due: dict[str, float] = {}
         self._ticked = tasks.clock.monotonic()
 
@@ -75,6 +82,7 @@ class Upkeep:
             tasks.leases.begin_anew(now=now)
         self._ticked = now
         tasks.woken.clear()
+        await self._safely(self.turn_waves)
         await self._safely(self.arm)
         await self._safely(self.expire)
         await self._now_and_then("repeat", REPEAT_S, self.repeat)
@@ -96,14 +104,18 @@ class Upkeep:
     # ------------------------------------------------------------ slots
 
     async def arm(self) -> None:
-        """Give free slots to the tasks that wait longest. Raises LithoError."""
+        """Give free slots to the tasks whose turn it is. Raises LithoError."""
         tasks = self._tasks
-        # The queue may be thousands long and this is asked twice a second: only its head is read.
+        # The queue may be thousands long and this is asked twice a second: without a free slot nobody looks at it.
         async with tasks.store.read() as conn:
-            busy = await rows_of.count(conn, [state for state in State if rules.holds_slot(state)])
-            queued = await rows_of.queued(conn, self._limits.slots)
-        for row in rules.to_arm(queued, busy=busy, limit=self._limits.slots):
-            await self._arm(row.number)
+            holding = await waves_of.holding(conn)
+            queued = await waves_of.waiting(conn) if len(holding) < self._limits.slots else []
+        for number in queue.choose(queued, holding, self._rules, now=tasks.clock.now(), steps=tasks.steps):
+            await self._arm(number)
+
+    async def turn_waves(self) -> None:
+        """Lead waves on. Raises LithoError."""
+        await waving.turn(self._tasks)
 
     async def _arm(self, number: int) -> None:
         tasks = self._tasks
@@ -111,14 +123,16 @@ class Upkeep:
             row = await rows_of.get(conn, number)
             if row is None or row.state is not State.QUEUED:
                 return
-            facts = (await facts_of.of_nodes(conn, [row.node]))[row.node]
-            token = cmdline.new_token()
-            try:
-                line = tasks.boot_line(facts, row, token)
-            except UsageError as exc:
-                # Its tables have changed since it was queued. It would hold up all behind it for as long as nobody looks.
-                row, _ = await tasks.move(conn, row, CancelRequest(reason=f"it cannot be armed: {exc}"))
+            refused = await safety.refusals(
+                conn, [row.node], url=tasks.installation.url, require_mac=self._limits.require_mac
+            )
+            if refused:
+                # Its tables have changed since it was queued.
+                row, _ = await tasks.move(conn, row, CancelRequest(reason=f"it cannot be armed: {refused[row.node]}"))
             else:
+                facts = (await facts_of.of_nodes(conn, [row.node]))[row.node]
+                token = cmdline.new_token()
+                line = tasks.boot_line(facts, row, token)
                 # The file first: an armed task without one could never be claimed.
                 tasks.boot.write(row.node, line)
                 armed = msgspec.structs.replace(row, token_hash=cmdline.token_hash(token))

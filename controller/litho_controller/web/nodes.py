@@ -120,7 +120,7 @@ async def nodeset(request: web.Request) -> web.Response:
     ref = parse_ref(wanted.image) if wanted.image else None
     if ref is not None and wanted.state == "osimage":
         action, ref = await _meant(desk, ref, image)
-    lines = await desk.requests.create(names, action, ref, wanted.job)
+    lines = await desk.requests.create(names, action, ref, wanted.job, wanted.when)
     return answer(api.NodesetAnswer(nodes=tuple(lines)))
 
 

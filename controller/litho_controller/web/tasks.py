@@ -1,16 +1,21 @@
-"""Tasks over HTTP: list, show, cancel."""
+"""Tasks and waves over HTTP: list, show, cancel, try again."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from aiohttp import web
 
 from litho.errors import NotFoundError, UsageError
 from litho.task import State
-from litho_controller import api
+from litho_controller import api, api_schedule
 from litho_controller.store import tasks as rows_of
+from litho_controller.store import waves as waves_of
 from litho_controller.store.tasks import TaskRow
+from litho_controller.store.waves import WaveRow
+from litho_controller.tasks import rules
+from litho_controller.tasks.waves import FAILURES
 from litho_controller.web.desk import DESK, answer, expand, flag, json_of, number
 
 routes = web.RouteTableDef()
@@ -46,6 +51,12 @@ def view(row: TaskRow, *, full: bool = True) -> api.TaskView:
         started=row.started,
         ended=row.ended,
         cancel_requested=row.task.cancel_requested,
+        priority=row.priority,
+        not_before=row.not_before,
+        attempt=row.attempt,
+        retry_of=f"t-{row.retry_of:06d}" if row.retry_of else "",
+        wave=f"w-{row.wave:06d}" if row.wave else "",
+        step=row.step,
         plan=json_of(row.plan) if full else None,
         result=_result(row) if full else None,
         line=row.line,
@@ -88,6 +99,54 @@ async def show_task(request: web.Request) -> web.Response:
 async def cancel_task(request: web.Request) -> web.Response:
     """Ask for a task to stop."""
     return answer(view(await request.app[DESK].requests.cancel(_number(request))))
+
+
+@routes.post("/v1/tasks/{id}/retry")
+async def retry_task(request: web.Request) -> web.Response:
+    """Queue a task like this one, which has ended without success."""
+    return answer(view(await request.app[DESK].requests.retry(_number(request))))
+
+
+@routes.get("/v1/tasks/{id}/log")
+async def show_log(request: web.Request) -> web.Response:
+    """What a task's course was, and its job's own words."""
+    async with request.app[DESK].store.read() as conn:
+        row = await rows_of.get(conn, _number(request))
+    if row is None:
+        raise _missing(request.match_info["id"])
+    result = json_of(row.result) or {}
+    log = result.get("log")
+    return answer(
+        api_schedule.LogView(id=row.id, lines=tuple(rules.course(row)), log=log if isinstance(log, str) else "")
+    )
+
+
+@routes.get("/v1/waves")
+async def show_waves(request: web.Request) -> web.Response:
+    """Waves, newest first."""
+    async with request.app[DESK].store.read() as conn:
+        found = await waves_of.find(conn, limit=number(request, "limit", default=50, highest=1000))
+        shown = [_wave(row, [member.state for _, member in await waves_of.members(conn, row.number)]) for row in found]
+    return answer(api_schedule.WaveList(waves=tuple(shown)))
+
+
+def _wave(row: WaveRow, states: Sequence[State]) -> api_schedule.WaveView:
+    return api_schedule.WaveView(
+        id=row.id,
+        sizes=row.sizes,
+        stop_after=row.stop_after,
+        state=row.state,
+        step=row.step,
+        steps=row.steps,
+        reason=row.reason,
+        created=row.created,
+        ended=row.ended,
+        waiting=sum(state in (State.QUEUED, State.ARMED) for state in states),
+        running=sum(state.on_node for state in states),
+        succeeded=sum(state is State.SUCCEEDED for state in states),
+        failed=sum(state in FAILURES for state in states),
+        cancelled=sum(state is State.CANCELLED for state in states),
+    )
 
 
 def _number(request: web.Request) -> int:

@@ -56,13 +56,19 @@ def test_every_key_can_be_set_by_its_variable():
         "broker.embedded": "false",
         "boot.unknown": "local",
         "boot.local": "sanboot",
+        "boot.require_mac": "false",
+        "boot.tftpdir": "/srv/tftp",
+        "slots.groups": "{rack1 = 4}",
+        "tasks.windows": '["22:00-06:00"]',
+        "power.command": '["/bin/power", "{node}", "{action}"]',
+        "power.on_arm": "reset",
     }
     environ = {}
     for key in config.every_key():
         base = key.type
         while hasattr(base, "__metadata__"):
             base = base.__origin__
-        environ[key.variable] = special.get(key.name, samples[base])
+        environ[key.variable] = special[key.name] if key.name in special else samples[base]
     found = config.plain(config.build(config.override({}, environ), "environment"))
     default = config.plain(config.Config())
     unchanged = [key.name for key in config.every_key() if _at(found, key.name) == _at(default, key.name)]
@@ -104,6 +110,15 @@ def _at(values, name):
         ('[boot]\nunknown = "ask"', "boot.unknown is 'ask': one of local, menu, discover"),
         ('[boot]\nlocal = "hd0"', "boot.local is 'hd0': one of exit, sanboot"),
         ('[boot]\ndir = "rootimg"', "boot.dir is 'rootimg': an absolute path"),
+        ("[slots]\ngroups = 3", "slots.groups is 3: allowed is a table of whole numbers"),
+        ("[slots.groups]\nrack1 = -1", "slots.groups has -1 for 'rack1': 0 to 10000 slots"),
+        ('[slots.groups]\nrack1 = "x"', "slots.groups has a value of the wrong kind"),
+        ("[tasks]\nwindows = ['always']", "tasks.windows: 'always' is no maintenance window"),
+        ("[power]\ncommand = 'x'", "power.command is 'x': allowed is a list of texts"),
+        ("[power]\ncommand = ['power', '{action}']", "power.command is no command: the absolute path"),
+        ("[power]\non_arm = 'reset'", "power.on_arm is 'reset' without a power.command"),
+        ("[power]\non_arm = 'off'", "power.on_arm is 'off': one of nothing, on, boot, reset"),
+        ("[boot]\ntftpdir = 'tftp'", "boot.tftpdir is 'tftp': an absolute path"),
         ("[tasks]\nattempts = 0", "tasks.attempts is 0: allowed is a whole number from 1 to 100"),
         ("x =", "is not valid TOML"),
         ("a" + ".a" * 5000 + " = 1", ""),
@@ -126,6 +141,7 @@ def test_what_is_wrong_is_told_with_the_file_the_key_and_what_is_allowed(tmp_pat
             "environment variable LITHO_HTTP_PORT is 'x': allowed is a whole number from 0 to 65535",
         ),
         ({"LITHO_HTTP_PROT": "1"}, "LITHO_HTTP_PROT sets no key: did you mean LITHO_HTTP_PORT?"),
+        ({"LITHO_SLOTS_GROUPS": "rack1=4"}, "LITHO_SLOTS_GROUPS is 'rack1=4': allowed is a table of whole numbers"),
         ({"LITHO_VCL_MARKERS": "perhaps"}, "allowed is true or false"),
         ({"LITHO_CONFIG": "/no/such/file"}, "settings file /no/such/file does not exist"),
     ],
@@ -147,10 +163,13 @@ def test_a_file_that_cannot_be_read_is_a_sentence(tmp_path):
 
 
 def test_what_is_shown_is_a_file_that_means_the_same():
-    odd = config.build({"database": 'sqlite+aiosqlite:////a\\ "q" é\x7f', "slots": {"library": 9}}, "here")
+    odd = config.build(
+        {"database": 'sqlite+aiosqlite:////a\\ "q" é\x7f', "slots": {"library": 9, "groups": {"a b": 1, "c": 2}}},
+        "here",
+    )
     text = toml(config.plain(odd))
     assert config.build(config.parse(text, "shown"), "shown") == odd
-    assert tomllib.loads(text)["slots"] == {"library": 9}
+    assert tomllib.loads(text)["slots"] == {"library": 9, "groups": {"a b": 1, "c": 2}}
 
 
 def test_a_password_in_the_database_address_is_never_shown():

@@ -11,7 +11,7 @@ from litho.messages import Ack, Cancel, Finish, Stop
 from litho.task import State
 from litho_controller.api import JobOptions
 from litho_controller.boot import cmdline
-from litho_controller.store import tasks as rows_of
+from litho_controller.store import waves as waves_of
 from litho_controller.tasks import accounts, recovery, upkeep
 from litho_controller.tasks.core import LINGER_S
 from litho_controller.tasks.leases import Leases
@@ -466,7 +466,7 @@ async def test_a_database_that_fails_does_not_end_the_upkeep(desk, monkeypatch):
         raise LithoError("the database is locked")
 
     with monkeypatch.context() as patch:
-        patch.setattr(rows_of, "count", broken)
+        patch.setattr(waves_of, "holding", broken)
         await desk.upkeep.tick()
     assert (await desk.row("t-000001")).state is State.QUEUED
     await desk.upkeep.tick()
