@@ -2,7 +2,9 @@
 
 `file:///srv/images` (or a plain path) is used where it lies. `nfs://server/export` is mounted, with NFS 4 and then 3, under
 `/run/lithograph/library`, and unmounted at the end. Either way the marker file is looked for afterwards: a mount point on
-which nothing is mounted has none, and writing there would fill the node's memory instead of the file server.
+which nothing is mounted has none, and writing there would fill the node's memory instead of the file server. Of an export the
+kernel's table must also say that it is what is mounted there, and by NFS: a marker can lie on the node's own disk as well.
+Whether there is room for what a capture will write is looked at when that is known (`capture.check_room`).
 
 Mount options: `softerr` with 20 s and three repetitions, so a server that is away for a minute or two costs only that time, and
 one that never comes back ends the job with a reason after about 200 s instead of hanging it for ever. A write
@@ -26,6 +28,7 @@ from litho.errors import EngineError, LibraryError, LithoError, MissingProgramEr
 from litho.library import Library
 
 TARGET = Path("/run/lithograph/library")
+MOUNTS = Path("/proc/self/mounts")
 MOUNT_S = 60.0
 """Seconds that one try to mount may take."""
 ROUNDS = 3
@@ -107,6 +110,7 @@ async def library(text: str, *, read_only: bool, target: Path = TARGET) -> Async
         return
     await _mount(named, target, read_only=read_only)
     try:
+        require_mounted(named, target, MOUNTS.read_text(errors="replace"))  # noqa: ASYNC240 - the kernel's own memory
         try:
             await asyncio.to_thread(Library.open, target)
         except LibraryError as exc:
@@ -150,10 +154,39 @@ def _make(target: Path) -> None:
         raise LibraryError(f"{target} cannot be made ({exc.strerror})", code="library-mount") from exc
 
 
-def mounts(target: Path, table: Path = Path("/proc/self/mounts")) -> int:
+def mounts(target: Path, table: Path = MOUNTS) -> int:
     """How many file systems are mounted on `target`. Read from the kernel's table: looking at a dead mount could hang."""
     lines = table.read_text(errors="replace").splitlines()
     return sum(1 for line in lines if line.split(" ")[1:2] == [str(target)])
+
+
+def require_mounted(export: Export, target: Path, table: str) -> None:
+    """Raise LibraryError unless `table`, the kernel's list of mounts, says that `export` is what is seen at `target`. Pure.
+
+    Of several mounts on one place the last one is seen.
+    """
+    lines = [line.split(" ") for line in table.splitlines()]
+    found = [(words[0], words[2]) for words in lines if len(words) > 2 and _unescaped(words[1]) == str(target)]
+    if not found:
+        raise LibraryError(
+            f"mount said that {export} is mounted at {target}, and nothing is mounted there",
+            hint="see the node's kernel log",
+            code="library-mount",
+        )
+    source, kind = found[-1]
+    wanted = f"{export.server}:{export.path.rstrip('/') or '/'}"
+    seen = _unescaped(source)
+    if kind not in ("nfs", "nfs4") or (seen.rstrip("/") if seen.count("/") > 1 else seen) != wanted:
+        raise LibraryError(
+            f"at {target} should be {export}, and the kernel says that {seen} is there ({kind})",
+            hint="unmount it, or let the agent mount the library somewhere else",
+            code="library-mount",
+        )
+
+
+def _unescaped(word: str) -> str:
+    """A word of the mount table as it was: the kernel writes blanks and the like as \\040."""
+    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), word)
 
 
 def mount_failed(export: Export, said: list[str]) -> LibraryError:

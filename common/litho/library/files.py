@@ -51,6 +51,12 @@ _WORDS = {
         "the library {path} is gone (stale file handle)",
         "bring the file server back, then start again",
     ),
+    errno.ETIMEDOUT: (
+        # What an NFS mount with `softerr` says when its time is over.
+        "library-gone",
+        "the library {path} does not answer (its file server was away for too long)",
+        "bring the file server back, then start again",
+    ),
     errno.EIO: (
         "library-gone",
         "the library {path} does not answer (I/O error)",

@@ -1,11 +1,13 @@
+import errno
 from pathlib import Path
 
 import pytest
 
 from litho.errors import LibraryError, MissingProgramError, UsageError
 from litho.library import Library
+from litho.library.files import library_error
 from litho_agent import mount
-from litho_agent.mount import Directory, Export, argv, mounts, parse
+from litho_agent.mount import Directory, Export, argv, mounts, parse, require_mounted
 
 
 @pytest.mark.parametrize(
@@ -110,3 +112,61 @@ async def test_a_mount_that_fails_tells_what_both_versions_said(tmp_path, monkey
 
 
 _which = mount.process.which
+
+
+TARGET = Path("/run/lithograph/library")
+ROWS = {
+    "nothing": "proc /proc proc rw 0 0\n",
+    "nfs": "mgmt:/srv/images /run/lithograph/library nfs4 rw,softerr 0 0\n",
+    "root": "mgmt:/ /run/lithograph/library nfs rw 0 0\n",
+    "memory": "tmpfs /run/lithograph/library tmpfs rw 0 0\n",
+    "other": "mgmt:/srv/other /run/lithograph/library nfs4 rw 0 0\n",
+    "blank": "mgmt:/srv/my\\040images /run/lithograph/library nfs4 rw 0 0\n",
+}
+
+
+@pytest.mark.parametrize(
+    ("path", "rows"),
+    [
+        ("/srv/images", "nfs"),
+        ("/srv/images/", "nfs"),
+        ("/", "root"),
+        ("/srv/my images", "blank"),
+    ],
+)
+def test_an_export_that_the_kernel_has_mounted_there_is_the_library(path, rows):
+    require_mounted(Export("mgmt", path), TARGET, ROWS["nothing"] + ROWS[rows])
+
+
+@pytest.mark.parametrize(
+    ("rows", "told"),
+    [
+        (("nothing",), "nothing is mounted there"),
+        (("memory",), "tmpfs is there"),
+        (("nfs", "memory"), "tmpfs is there"),
+        (("other",), "mgmt:/srv/other is there"),
+        (("root",), "mgmt:/ is there"),
+    ],
+)
+def test_anything_else_that_is_seen_there_is_refused_before_a_byte_is_written(rows, told):
+    with pytest.raises(LibraryError, match=told) as caught:
+        require_mounted(Export("mgmt", "/srv/images"), TARGET, "".join(ROWS[row] for row in rows))
+    assert caught.value.code == "library-mount"
+
+
+def test_a_server_that_stays_away_ends_a_write_with_the_reason():
+    told = library_error(OSError(errno.ETIMEDOUT, "Connection timed out"), TARGET)
+    assert told.code == "library-gone"
+    assert "its file server was away for too long" in told.message
+    assert told.hint
+
+
+def test_the_time_that_a_server_may_be_away_is_longer_than_a_minute_and_has_an_end():
+    options = dict(
+        word.partition("=")[::2] for word in argv(Export("mgmt", "/x"), 4, TARGET, read_only=False)[4].split(",")
+    )
+    assert "softerr" in options, "an error of its own, which no other failure looks like"
+    assert "hard" not in options
+    # nfs(5), TCP: each wait is longer by one timeo than the one before it; timeo counts tenths of a second.
+    waits = [int(options["timeo"]) / 10 * (number + 1) for number in range(int(options["retrans"]) + 1)]
+    assert 60 < sum(waits) <= 200

@@ -1,0 +1,77 @@
+"""The library stands still in the middle of a capture, and goes on: the job is only later.
+
+A frozen file system (`fsfreeze`) is what an NFS mount looks like to a writer while the server is away: writes and syncs hang in
+the kernel, nothing fails. What it cannot show is the end of the NFS client's patience, and a kill that gets through to a hanging
+write; both are the kernel's NFS client's own, and the lab with a real server is the place for them.
+"""
+
+import asyncio
+import os
+import subprocess
+import time
+
+import pytest
+
+from litho.job import Job
+from litho.library import ImageRef, Library, Owner, verify
+from litho.messages import Started, Succeeded
+from litho_agent import mover
+from litho_agent.mover import Tick, WorkOrder
+from support.loop import loop_disk, needs_root, sh
+from support.site import plain_disk, source
+
+pytestmark = [needs_root, pytest.mark.root]
+AWAY_S = 6.0
+ROOM = 512 * 1024 * 1024
+
+
+@pytest.fixture
+def disk(tmp_path):
+    with source(plain_disk(tmp_path)) as made:
+        yield made
+
+
+@pytest.fixture
+def mount(tmp_path):
+    where = tmp_path / "mnt"
+    where.mkdir()
+    with loop_disk(tmp_path / "library.img", size=ROOM) as device:
+        sh("mkfs.ext4", "-q", device)
+        sh("mount", device, where)
+        try:
+            yield where
+        finally:
+            subprocess.run(["fsfreeze", "-u", str(where)], capture_output=True, check=False)
+            sh("umount", where)
+
+
+async def test_a_library_that_stands_still_for_a_while_costs_only_that_while(disk, mount):
+    library = Library.create(mount)
+    order = WorkOrder(
+        job=Job(action="capture", image="golden", disk=str(disk)),
+        library=str(mount),
+        owner=Owner(session="s-stall", pid=os.getpid()),
+    )
+    begun = asyncio.Event()
+    ticks: list[float] = []
+
+    def hear(message):
+        if isinstance(message, Started):
+            # The worker is in `layout` now and has its first file before it.
+            sh("fsfreeze", "-f", mount)
+            begun.set()
+        elif isinstance(message, Tick):
+            ticks.append(time.monotonic())
+
+    async with asyncio.timeout(90):
+        running = asyncio.create_task(mover.run(order, hear, asyncio.Event()))
+        await begun.wait()
+        frozen = time.monotonic()
+        await asyncio.sleep(AWAY_S)
+        assert not running.done(), "nothing fails while the library is away"
+        assert len([tick for tick in ticks if tick > frozen]) >= AWAY_S, "how far it is is still told"
+        sh("fsfreeze", "-u", mount)
+        end = await running
+    assert isinstance(end, Succeeded), end
+    assert end.seconds >= AWAY_S
+    assert verify.check_streams(library, library.manifest(ImageRef("golden", 1))) == []
