@@ -21,7 +21,7 @@ import msgspec
 
 from litho.errors import LithoError, RefusedError, UnreachableError, WireError
 from litho.messages import Problem
-from litho_controller import api
+from litho_controller import api, api_schedule
 from litho_controller.bundle.requests import BundleLine, ExportRequest, ImportRequest
 
 ANSWER_S = 60.0
@@ -118,6 +118,18 @@ class Client:
     def cancel(self, task: str) -> api.TaskView:
         """Ask for a task to stop."""
         return self._ask("POST", f"/v1/tasks/{_part(task)}/cancel", api.TaskView)
+
+    def retry(self, task: str) -> api.TaskView:
+        """Queue a task like one that ended without success; answers the new one."""
+        return self._ask("POST", f"/v1/tasks/{_part(task)}/retry", api.TaskView)
+
+    def task_log(self, task: str) -> api_schedule.LogView:
+        """What became of a task, step by step."""
+        return self._ask("GET", f"/v1/tasks/{_part(task)}/log", api_schedule.LogView)
+
+    def waves(self) -> api_schedule.WaveList:
+        """Waves, newest first."""
+        return self._ask("GET", "/v1/waves", api_schedule.WaveList)
 
     # -- images
 

@@ -81,6 +81,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "tabrestore",
         "Fill a table from a file as tabdump prints it; the file is called like the table.",
     ),
+    "wave": ("schedule", "wave", "Waves: many nodes in steps, a few first."),
     "task": ("tasks", "task", "Captures and restores: waiting, running, ended."),
     "xcatexport": ("bundles", "xcatexport", "Write an image into a tarball that another site can import."),
     "xcatimport": (

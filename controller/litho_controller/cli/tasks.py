@@ -10,7 +10,7 @@ import msgspec
 
 from litho.task import State
 from litho_controller.api import TaskView
-from litho_controller.cli import live, render
+from litho_controller.cli import live, render, schedule
 from litho_controller.cli.session import Session, json_option, pass_session, print_json
 
 
@@ -105,6 +105,10 @@ def cancel(session: Session, ids: tuple[str, ...], as_json: bool) -> None:
         return
     for one in asked:
         click.echo(f"{one.node}: {one.action} {render.image_of(one)} {render.outcome(one)}")
+
+
+task.add_command(schedule.retry)
+task.add_command(schedule.log)
 
 
 def _facts(one: TaskView) -> list[tuple[str, str]]:

@@ -17,7 +17,7 @@ from litho.errors import UsageError
 from litho.job import Compression, EngineName, Fit, OnBadSector, OnDirty, Then
 from litho.library.names import parse_ref
 from litho_controller import api
-from litho_controller.cli import render
+from litho_controller.cli import render, schedule
 from litho_controller.cli.session import Session, json_option, noderange, pass_session, print_json
 
 # What only one kind of job understands; said with the other it is a mistake, not a wish to be ignored.
@@ -107,6 +107,7 @@ def _label(text: str) -> tuple[str, str]:
 @click.option(
     "--label", "labels", multiple=True, metavar="KEY=VALUE", help="Capture: words kept with the image; may be repeated."
 )
+@schedule.when_options
 @click.option("--watch", is_flag=True, help="Follow the tasks to their end; 1 when one does not succeed.")
 @json_option
 @click.pass_context
@@ -144,7 +145,8 @@ def nodeset(ctx: click.Context, /, range_: str, state: str, watch: bool, as_json
     )
     if job.compress == "gzip" and job.level > 9:
         raise UsageError(f"--level {job.level} is more than gzip knows", hint="use 1 to 9")
-    answer = session.client.nodeset(api.NodesetRequest(range=noderange(range_), state=kind, image=name, job=job))
+    request = api.NodesetRequest(range=noderange(range_), state=kind, image=name, job=job, when=schedule.when(options))
+    answer = session.client.nodeset(request)
     failed = any(line.error for line in answer.nodes)
     if as_json and not watch:
         print_json(answer.nodes)
@@ -158,7 +160,18 @@ def nodeset(ctx: click.Context, /, range_: str, state: str, watch: bool, as_json
 def _refuse_strangers(ctx: click.Context, kind: api.NodesetState) -> None:
     """Options that the state has no use for."""
     given = {param.name for param in ctx.command.params if param.name and _said(ctx, param.name)}
-    strange: set[str] = given & {*_CAPTURE_ONLY, *_RESTORE_ONLY, "disk", "then", "allow", "watch"}
+    strange: set[str] = given & {
+        *_CAPTURE_ONLY,
+        *_RESTORE_ONLY,
+        "disk",
+        "then",
+        "allow",
+        "watch",
+        "at",
+        "priority",
+        "wave",
+        "stop_after",
+    }
     if kind == "image":
         strange &= set(_RESTORE_ONLY)
     elif kind in ("install", "osimage"):

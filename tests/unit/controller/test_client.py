@@ -55,6 +55,7 @@ def test_only_what_was_chosen_of_a_job_is_sent(daemon, client):
         "state": "image",
         "image": "g",
         "job": {"level": 3, "labels": {"a": "b"}},
+        "when": {},
     }
 
 
