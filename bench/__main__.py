@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import sys
 
-from bench import chunk, controller, overhead
+from bench import chunk, controller, memory, overhead
 
-BENCHES = {"overhead": overhead.main, "chunk": chunk.main, "controller": controller.main}
+BENCHES = {"overhead": overhead.main, "chunk": chunk.main, "controller": controller.main, "memory": memory.main}
 
 
 def main(argv: list[str]) -> int:

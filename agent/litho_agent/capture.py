@@ -28,7 +28,7 @@ from litho_agent.engines import tail
 from litho_agent.engines.base import Engine, Source
 from litho_agent.engines.choose import program_version
 from litho_agent.gauges import Gauges
-from litho_agent.lanes import each, lanes
+from litho_agent.lanes import each
 from litho_agent.layout import read_layout
 from litho_agent.mover import WorkOrder
 from litho_agent.osfacts import read_os_release
@@ -80,7 +80,7 @@ def _capture(order: WorkOrder, library: Library, teller: Teller) -> Succeeded:
             table_dump = _put(stage, f"{disk.name}.sfdisk", layout.dump.encode()) if layout.dump else None
             head = _put(stage, f"{disk.name}.head", layout.head) if layout.head else None
             saver = _Saver(stage, job, teller, streams)
-            count = lanes(job.parallel, rotational=disk.rotational, available=hostfacts.available_bytes())
+            count = hostfacts.lanes_for(job.parallel, rotational=disk.rotational)
             parts = tuple(each(pieces, saver.save, count=count, cancelled=teller.cancelled))
             log = _put(stage, "job.log", teller.log().encode())
             manifest = Manifest(

@@ -17,6 +17,7 @@ from typing import Any
 from litho.errors import LithoError
 from litho_agent.disks import Disk
 from litho_agent.disks import inventory as disk_inventory
+from litho_agent.lanes import lanes
 
 log = logging.getLogger("litho_agent.hostfacts")
 
@@ -80,6 +81,11 @@ def memory_bytes(root: Path) -> int:
 def available_bytes(root: Path = Path("/")) -> int:
     """Bytes of memory that programs may still have; 0 when unknown."""
     return _meminfo(root, "MemAvailable:")
+
+
+def lanes_for(asked: int, *, rotational: bool) -> int:
+    """How many partitions move at once on this machine (`lanes`)."""
+    return lanes(asked, rotational=rotational, cores=os.cpu_count() or 1, available=available_bytes())
 
 
 def _meminfo(root: Path, name: str) -> int:

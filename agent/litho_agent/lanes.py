@@ -1,8 +1,10 @@
 """Several partitions at once: as many lanes as the disk and the memory like.
 
 A disk with a moving head reads two partitions at once slower than one after the other; one without answers two askers
-better than one, and while one engine computes another can read. So: one lane on rotating disks, two on others, unless the task
-says how many (`parallel=`). Each lane needs memory for an engine, its compressor's threads and its buffers.
+better than one, and while one engine computes another can read. But a compressor uses all cores already: measured on 2 cores
+with partclone and zstd, two captures at once took a tenth longer than one after the other, two restores a tenth less. So: one
+lane on rotating disks and where there are two cores, two elsewhere, unless the task says how many (`parallel=`). Each
+lane needs memory for an engine, its compressor's threads and its buffers.
 
 The first partition that fails stops the others; its error is the one that counts, and what the others say on their way out is
 a consequence. A lane is a thread that lives longer than the engine it starts, because a child dies with its thread.
@@ -23,14 +25,15 @@ R = TypeVar("R")
 
 MOST = 8
 USUAL = 2
-"""Lanes on a disk without a moving head, when nobody asked for a number."""
+"""Lanes on a disk without a moving head, when nobody asked for a number and there are more than `FEW_CORES`."""
+FEW_CORES = 2
 LANE_BYTES = 256 * 1024 * 1024
 """Memory that must be there for each lane beyond the first."""
 
 
-def lanes(asked: int, *, rotational: bool, available: int) -> int:
+def lanes(asked: int, *, rotational: bool, cores: int, available: int) -> int:
     """How many partitions move at once. `asked` is `Job.parallel`, `available` bytes of free memory (0: unknown). Pure."""
-    wanted = min(MOST, asked) if asked else (1 if rotational else USUAL)
+    wanted = min(MOST, asked) if asked else (1 if rotational or cores <= FEW_CORES else USUAL)
     if available:
         wanted = min(wanted, max(1, available // LANE_BYTES))
     return max(1, wanted)

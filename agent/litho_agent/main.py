@@ -115,6 +115,9 @@ def _job_options(command: argparse.ArgumentParser, image: str) -> None:
     command.add_argument(
         "--allow", action="append", default=[], metavar="WORD", help="lift a guard; the refusal names the word"
     )
+    command.add_argument(
+        "--parallel", type=int, choices=range(1, 9), default=0, metavar="N", help="partitions that move at once, 1 to 8"
+    )
 
 
 def _level(text: str) -> int:
@@ -164,7 +167,13 @@ def job_from(args: argparse.Namespace) -> Job:
     ref = parse_ref(args.image)
     if args.command == "restore":
         return Job(
-            action="restore", image=ref.name, version=ref.version, disk=args.disk, allow=tuple(args.allow), fit=args.fit
+            action="restore",
+            image=ref.name,
+            version=ref.version,
+            disk=args.disk,
+            allow=tuple(args.allow),
+            fit=args.fit,
+            parallel=args.parallel,
         )
     if ref.version:
         raise UsageError(
@@ -177,6 +186,7 @@ def job_from(args: argparse.Namespace) -> Job:
         image=ref.name,
         disk=args.disk,
         allow=tuple(args.allow),
+        parallel=args.parallel,
         engine=args.engine,
         compress=args.compress,
         level=args.level,

@@ -30,7 +30,7 @@ from litho_agent.engines import tail
 from litho_agent.engines.choose import named
 from litho_agent.filesystems import make_swap, probe
 from litho_agent.gauges import Gauges
-from litho_agent.lanes import each, lanes
+from litho_agent.lanes import each
 from litho_agent.layout import Fitted, Table, parse_dump, partition_path, plan_fit, write_head, write_table
 from litho_agent.layout.device import disk_size, head_size
 from litho_agent.layout.grow import can_grow, grow
@@ -68,7 +68,7 @@ def restore(order: WorkOrder, teller: Teller) -> Succeeded:
         printer = _Printer(library, hold, teller, streams)
         for part in manifest.parts:
             printer.make(part)
-        count = lanes(job.parallel, rotational=disk.rotational, available=hostfacts.available_bytes())
+        count = hostfacts.lanes_for(job.parallel, rotational=disk.rotational)
         each(streams, printer.print, count=count, cancelled=teller.cancelled)
         if fitted.grown is not None:
             check_cancelled(teller)

@@ -98,7 +98,7 @@ def _label(text: str) -> tuple[str, str]:
     "--parallel",
     type=click.IntRange(1, 8),
     default=None,
-    help="How many partitions move at the same time; without it 1 on a rotating disk, 2 on others.",
+    help="How many partitions move at the same time; without it 1 on a rotating disk or with two cores, 2 elsewhere.",
 )
 @click.option("--skip-unknown", is_flag=True, help="Capture: leave out partitions without a known file system.")
 @click.option(

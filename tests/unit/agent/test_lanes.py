@@ -12,21 +12,22 @@ def never() -> bool:
 
 
 @pytest.mark.parametrize(
-    ("asked", "rotational", "available", "count"),
+    ("asked", "rotational", "cores", "available", "count"),
     [
-        (0, True, 0, 1),
-        (0, False, 0, 2),
-        (0, False, LANE_BYTES - 1, 1),
-        (4, True, 0, 4),
-        (8, False, 3 * LANE_BYTES, 3),
-        (1, False, 64 * LANE_BYTES, 1),
-        (8, True, 1, 1),
+        (0, True, 8, 0, 1),
+        (0, False, 8, 0, 2),
+        (0, False, 2, 0, 1),
+        (0, False, 8, LANE_BYTES - 1, 1),
+        (4, True, 1, 0, 4),
+        (8, False, 8, 3 * LANE_BYTES, 3),
+        (1, False, 8, 64 * LANE_BYTES, 1),
+        (8, True, 8, 1, 1),
     ],
 )
-def test_the_kind_of_disk_says_how_many_the_task_may_say_otherwise_and_memory_bounds_both(
-    asked, rotational, available, count
+def test_disk_and_cores_say_how_many_the_task_may_say_otherwise_and_memory_bounds_both(
+    asked, rotational, cores, available, count
 ):
-    assert lanes(asked, rotational=rotational, available=available) == count
+    assert lanes(asked, rotational=rotational, cores=cores, available=available) == count
 
 
 def test_one_lane_works_in_the_thread_that_called():
