@@ -19,6 +19,8 @@ the silence of its agent that goes with it. A machine in its firmware is silent;
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 
@@ -27,6 +29,7 @@ from litho.task import Expire, State
 from litho_controller.boot import facts as facts_of
 from litho_controller.boot import ipxe, macs, plan, words
 from litho_controller.boot.plan import Facts
+from litho_controller.store import discovered
 from litho_controller.store import tasks as rows_of
 from litho_controller.store.tasks import TaskRow
 from litho_controller.tables import nodes
@@ -100,6 +103,20 @@ class Booting:
 
     def _local(self, title: str, tell: str) -> str:
         return ipxe.local(title=title, tell=tell, sanboot=self._policy.sanboot)
+
+    async def discovered(self, addresses: Sequence[str], *, inventory: dict[str, Any], peer: str) -> str:
+        """Note a machine that shows itself; answers the node that it is by now, if it is one. Raises UsageError, LithoError."""
+        own = [mac for mac in map(macs.normal, addresses) if mac]
+        if not own:
+            raise UsageError("a machine without a MAC address cannot be noted", code="bad-mac")
+        async with self._tasks.store.write() as conn:
+            names = await facts_of.nodes_of(conn, own[0])
+            if not names:
+                await discovered.note(
+                    conn, addresses=own, peer=peer[:64], inventory=inventory, now=self._tasks.clock.now()
+                )
+                log.info("%s at %s shows itself", own[0], peer)
+        return names[0] if len(names) == 1 else ""
 
     # ------------------------------------------------------------ a node
 

@@ -3,6 +3,7 @@
     GET /boot/ipxe                  the script that DHCP points to: it goes on to the next one
     GET /boot/ipxe?mac=MAC          the script of the node with that card
     GET /boot/MAC.ipxe              the same
+    POST /v1/discover               a machine that no node is shows itself
     GET /boot/files/NAME            vmlinuz, initrd.img, rootimg.squashfs, agent.tar.gz: from boot.dir
 
 A file is sent by the kernel (sendfile), whole or a range of it, with an ETag; many nodes at once cost no memory. Files are those
@@ -15,15 +16,32 @@ import asyncio
 import logging
 import re
 from pathlib import Path
+from typing import Annotated, Any
 
+import msgspec
 from aiohttp import hdrs, web
 
 from litho.errors import NotFoundError, UsageError
+from litho.messages import Message, decode, encode
 from litho_controller.tasks.booting import Booting
 
 log = logging.getLogger("litho.web")
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}", re.ASCII)
+
+
+class Discovery(Message, frozen=True, kw_only=True):
+    """What a machine says of itself."""
+
+    macs: Annotated[tuple[Annotated[str, msgspec.Meta(max_length=32)], ...], msgspec.Meta(min_length=1, max_length=64)]
+    """Addresses of its cards, the one that booted first."""
+    inventory: dict[str, Any] = msgspec.field(default_factory=dict)
+
+
+class Discovered(Message, frozen=True, kw_only=True):
+    """Who it is."""
+
+    node: str = ""
 
 
 class BootDoor:
@@ -38,6 +56,7 @@ class BootDoor:
         app.router.add_get("/boot/ipxe", self.ipxe)
         app.router.add_get("/boot/files/{name}", self.file)
         app.router.add_get("/boot/{mac}.ipxe", self.script)
+        app.router.add_post("/v1/discover", self.discover)
 
     async def ipxe(self, request: web.Request) -> web.Response:
         """The first script, or that of a card."""
@@ -51,6 +70,13 @@ class BootDoor:
 
     async def _answer(self, request: web.Request, mac: str) -> web.Response:
         return _script(await self._booting.script(mac, peer=request.remote or "somewhere"))
+
+    async def discover(self, request: web.Request) -> web.Response:
+        """A machine that no node is shows itself; answered with the name of the node that it is by now, or the empty text."""
+        wanted = decode(await request.read(), Discovery)
+        peer = request.remote or ""
+        name = await self._booting.discovered(wanted.macs, inventory=wanted.inventory, peer=peer)
+        return web.Response(body=encode(Discovered(node=name)), content_type="application/json")
 
     async def file(self, request: web.Request) -> web.StreamResponse:
         """A file of the root image."""

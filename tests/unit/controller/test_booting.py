@@ -7,6 +7,7 @@ from yarl import URL
 
 from litho.errors import NotFoundError, UsageError
 from litho_controller.boot import cmdline
+from litho_controller.store import discovered
 from litho_controller.tables import nodes, rows
 from litho_controller.tasks.booting import SILENCES, Booting, Policy
 from litho_controller.web.app import node_app
@@ -324,3 +325,44 @@ async def test_the_words_of_the_script_are_those_that_the_agent_is_given(desk, b
         **cmdline.parse(desk.boot.read("n01")),
         "rootimg": "",
     }
+
+
+# ---------------------------------------------------------------- machines that show themselves
+
+
+async def shows_itself(door, *addresses, inventory=None):
+    body = {"v": 1, "macs": addresses, "inventory": inventory or {}}
+    answer = await door.post("/v1/discover", json=body)
+    return answer.status, await answer.json()
+
+
+async def test_a_machine_that_shows_itself_is_listed_until_it_is_a_node(desk, door):
+    assert await shows_itself(door, "52-54-00-00-00-99", "52:54:00:00:00:98", inventory={"cpus": 8}) == (
+        200,
+        {"v": 1, "node": ""},
+    )
+    desk.clock.advance(5)
+    await shows_itself(door, "52:54:00:00:00:99", "52:54:00:00:00:98", inventory={"cpus": 16})
+    async with desk.store.read() as conn:
+        (found,) = await discovered.find(conn)
+    assert (found["mac"], found["macs"]) == ("52:54:00:00:00:99", ("52:54:00:00:00:99", "52:54:00:00:00:98"))
+    assert (found["inventory"], found["last"] - found["first"]) == ({"cpus": 16}, 5)
+    async with desk.store.write() as conn:
+        await nodes.define(conn, ["n09"], mac="52:54:00:00:00:99")
+    assert (await shows_itself(door, "52:54:00:00:00:99"))[1]["node"] == "n09"
+    async with desk.store.read() as conn:
+        assert await discovered.find(conn) == []
+
+
+async def test_strangers_cannot_fill_the_database(desk, door, monkeypatch):
+    monkeypatch.setattr(discovered, "MOST", 3)
+    for at in range(6):
+        desk.clock.advance(1)
+        await shows_itself(door, f"52:54:00:00:01:{at:02x}")
+    async with desk.store.read() as conn:
+        assert [one["mac"][-2:] for one in await discovered.find(conn)] == ["05", "04", "03"]
+
+
+@pytest.mark.parametrize("addresses", [[], ["x"], ["x" * 99], ["52:54:00:00:01:00"] * 65])
+async def test_what_is_no_machine_is_refused(door, addresses):
+    assert (await shows_itself(door, *addresses))[0] in (400, 415)
