@@ -187,7 +187,8 @@ async def _last_words(stream: asyncio.StreamReader) -> str:
             return last[:300]
         text = line.decode(errors="replace").strip()
         if text:
-            last = text
+            # Which program was started last does not tell why the worker died.
+            last = last if text.startswith("litho.process: ") else text
             log.info("worker: %s", text)
 
 
