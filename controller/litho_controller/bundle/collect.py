@@ -45,6 +45,8 @@ class Piece(msgspec.Struct, kw_only=True):
     sha256: str = ""
     """Empty until it has been hashed."""
     executable: bool = False
+    seen: tuple[int, ...] = ()
+    """What the file's inode said when it was hashed."""
 
 
 class Collected(msgspec.Struct, frozen=True, kw_only=True):
@@ -230,6 +232,13 @@ def piece_of(member: str, path: Path, what: str) -> Piece:
             )
         found = path.stat()
     return Piece(member=member, path=path, size=found.st_size, executable=bool(found.st_mode & 0o100))
+
+
+def seen(path: Path) -> tuple[int, ...]:
+    """What tells that a file is still the same: device, inode, size, and the times of its last changes. Raises LithoError."""
+    with telling(path):
+        found = path.stat()
+    return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
 def made(member: str, data: bytes) -> Piece:

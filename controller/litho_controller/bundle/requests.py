@@ -59,8 +59,6 @@ class Exported(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     tarball: str
     bytes: int
-    sha256: str
-    """Of the tarball."""
     files: tuple[str, ...]
     signed: bool = False
     notes: tuple[str, ...] = ()

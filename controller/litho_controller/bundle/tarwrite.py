@@ -152,9 +152,8 @@ class _Plain:
 
 class _Zstd:
     def __init__(self, file: Sink) -> None:
-        # Two workers at any number of cores: what they write does not depend on how fast they are, and one would be another
-        # format.
-        self._stream = zstandard.ZstdCompressor(level=3, threads=2, write_checksum=True).compressobj()
+        # One thread: images are packed already, and what cannot be packed further is passed on as fast as memory is copied.
+        self._stream = zstandard.ZstdCompressor(level=3, write_checksum=True).compressobj()
         self._out = _Plain(file)
 
     def write(self, data: bytes) -> None:
