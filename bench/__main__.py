@@ -5,9 +5,15 @@ from __future__ import annotations
 import os
 import sys
 
-from bench import chunk, controller, memory, overhead
+from bench import bundle, chunk, controller, memory, overhead
 
-BENCHES = {"overhead": overhead.main, "chunk": chunk.main, "controller": controller.main, "memory": memory.main}
+BENCHES = {
+    "overhead": overhead.main,
+    "chunk": chunk.main,
+    "controller": controller.main,
+    "memory": memory.main,
+    "bundle": bundle.main,
+}
 
 
 def main(argv: list[str]) -> int:

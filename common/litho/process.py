@@ -46,11 +46,13 @@ PACKAGES = {
     "mkswap": "util-linux",
     "mosquitto": "mosquitto",
     "ntfsresize": "ntfs-3g",
+    "openssl": "openssl",
     "partimage": "partimage",
     "partx": "util-linux",
     "resize2fs": "e2fsprogs",
     "sfdisk": "fdisk",
     "swaplabel": "util-linux",
+    "unsquashfs": "squashfs-tools",
     "xfs_db": "xfsprogs",
     "zstd": "zstd",
 }
