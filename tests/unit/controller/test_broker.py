@@ -143,7 +143,7 @@ async def test_the_broker_runs_as_its_own_user_and_its_files_are_closed_to_other
 
 
 async def test_a_configuration_that_mosquitto_refuses_is_told_in_its_words(tmp_path, monkeypatch):
-    monkeypatch.setattr(broker, "READY_S", 0.3)
+    monkeypatch.setattr(broker, "READY_S", 3.0)
     monkeypatch.setattr(broker_files, "conf", lambda **_: "no_such_word true\n")
     with pytest.raises(EngineError, match="no_such_word"):
         await embedded(tmp_path).start()
