@@ -146,13 +146,21 @@ def test_a_file_is_not_placed_through_links_that_a_root_image_brought(target: Ta
     inside = f"extra kernel:{target.site.install}/netboot/rhels5.4/x86_64/evil/rootimg/out\n".encode()
     assert isinstance(target.offer(hostile.netboot(rootimg, extra=inside)), RefusedError)
     target.unharmed()
-    # In two bundles, one that brings the link and one that would go through it.
+    target.unharmed()
+
+
+@pytest.mark.parametrize("where", ["canary", "", "site", "/", ".."])
+def test_two_bundles_cannot_work_together_to_get_out(target: Target, where: str) -> None:
+    """One brings a link, to a strange place or to one above the install directory, and the other would go through it."""
+    leads = "/" if where == "/" else str(target.root / where)
+    rootimg = gzip.compress(newc((".", 0o40755, b""), ("out", 0o120777, leads.encode())), mtime=0)
     first = target.offer(hostile.netboot(rootimg))
     assert isinstance(first, Imported)
-    through = f"extra t.tmpl:{target.site.install}/netboot/rhels5.4/x86_64/evil/rootimg/out\n".encode()
     text = hostile.INSTALL.replace(b"Evil", b"Second")
-    second = target.offer(hostile.install(extra=through, text=text))
-    assert isinstance(second, RefusedError) and second.code == "bundle-escape"
+    for below in ("", "/a/b"):
+        through = f"extra t.tmpl:{target.site.install}/netboot/rhels5.4/x86_64/evil/rootimg/out{below}\n".encode()
+        second = target.offer(hostile.install(extra=through, text=text))
+        assert isinstance(second, RefusedError) and second.code == "bundle-escape"
     target.take_away(first)
     target.unharmed()
 

@@ -19,7 +19,7 @@ import msgspec
 from litho import process
 from litho.errors import RefusedError
 from litho_controller.bundle import journal as log
-from litho_controller.bundle import rootimg
+from litho_controller.bundle import rootimg, rows
 from litho_controller.bundle.faults import bad, damaged, telling
 from litho_controller.bundle.intake import Member
 from litho_controller.bundle.journal import Step
@@ -45,18 +45,11 @@ def check(plan: Plan, site: Site, members: Mapping[str, Member], *, replace: boo
 
     `mark` ends the names of old things that are kept aside.
     """
-    roots = [_resolved(root) for root in site.roots]
     placed: list[Placed] = []
     same: list[str] = []
     aside: dict[str, str] = {}
     for one in plan.placed:
-        parent = log.real_parent(one.target)
-        if not any(parent == root or root in parent.parents or parent in root.parents for root in roots):
-            raise bad(
-                f"{one.target} leads to {parent} through a link, which is outside of {', '.join(site.roots)}",
-                hint="remove the link, or list that place in the site key bundleroots",
-                code="bundle-escape",
-            )
+        _refuse_links_out(one.target, site)
         path = Path(one.target)
         with telling(path):
             there = os.path.lexists(path)
@@ -78,9 +71,24 @@ def check(plan: Plan, site: Site, members: Mapping[str, Member], *, replace: boo
     return Checked(placed=tuple(placed), same=tuple(same), aside=aside)
 
 
-def _resolved(root: str) -> Path:
-    with telling(root):
-        return Path(root).resolve()
+def _refuse_links_out(target: str, site: Site) -> None:
+    """What `target` means with all links followed must be where it says. Raises RefusedError, LithoError."""
+    parent = log.real_parent(target)
+    for name in site.roots:
+        root = Path(name)
+        with telling(root):
+            if root.exists():
+                real = root.resolve()
+                if parent == real or real in parent.parents:
+                    return
+            elif log.real_parent(name) == parent and rows.below(target, [name]):
+                # The root itself is still to be made: nothing can be below it yet, no link either.
+                return
+    raise bad(
+        f"{target} leads to {parent} through a link, which is outside of {', '.join(site.roots)}",
+        hint="remove the link, or list that place in the site key bundleroots",
+        code="bundle-escape",
+    )
 
 
 def _same_bytes(path: Path, member: Member) -> bool:
