@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from .lab import disks, namespace
-from .lab.bootserver import BootServer
 from .lab.controller import Controller
 from .lab.machine import Disk, Machine, mac
 from .lab.network import Network, serve_dhcp
@@ -65,14 +64,13 @@ class Lab:
     def __init__(self, folder: Path, rootimg: Path) -> None:
         self.world = World(folder)
         self.network = Network(self.world)
-        self.controller = Controller(self.world)
-        self.boot = BootServer(self.world, rootimg / "http", self.controller.state / "boot")
+        self.controller = Controller(self.world, rootimg)
         self.nfs = Nfs(self.world, self.controller.library)
         self._machines: list[Machine] = []
 
     def open(self) -> None:
         """Start every server."""
-        serve_dhcp(self.world, self.boot.script_url)
+        serve_dhcp(self.world, self.controller.boot_script)
         self.nfs.start()
         self.controller.start()
         self.controller.export_library()
@@ -84,7 +82,6 @@ class Lab:
         self._machines.append(made)
         if known:
             self.controller.litho("node", "add", name, "--mac", made.mac)
-            self.boot.nodes[made.mac] = name
         return made
 
     def address(self, machine: Machine) -> str:
@@ -98,7 +95,6 @@ class Lab:
             if machine.running:
                 machine.cut_power()
         self.world.close()
-        self.boot.close()
         self.network.close()
 
 

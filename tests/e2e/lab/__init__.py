@@ -5,7 +5,6 @@ world.py       processes, logs and ports: what servers and machines share
 network.py     the bridge, dnsmasq (DHCP, TFTP)
 nfs.py         nfs-ganesha, exporting the library
 controller.py  `litho serve` and the `litho` command
-bootserver.py  what a node's firmware and initrd fetch over HTTP
 machine.py     a node: QEMU, its disks, its serial console
 debian.py      a small Debian that boots from a disk, made once and kept
 disks.py       partitioned, bootable disks with it

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 import sys
 import time
 from pathlib import Path
@@ -17,21 +16,24 @@ from .world import World, wait_port
 
 PORT = 3080
 BIN = Path(sys.executable).parent
+KCMDLINE = "console=tty0 console=ttyS0,115200 quiet panic=10"
 ENDED = ("succeeded", "failed", "cancelled", "lost")
 
 
 class Controller:
     """`litho serve`; `kill` and `start` are what a crash looks like."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, rootimg: Path) -> None:
         self._world = world
+        self.url = f"http://{ADDRESS}:{PORT}"
         self.state = world.folder / "state"
         self.library = world.folder / "library"
         self.config = world.folder / "lithograph.toml"
         self.config.write_text(
             f'site = "lab"\nstate_dir = "{self.state}"\nlibrary = "{self.library}"\nsocket = "/run/litho.sock"\n'
-            f'[http]\nhost = "{ADDRESS}"\nport = {PORT}\n'
+            f'[http]\nhost = "{ADDRESS}"\nport = {PORT}\nurl = "{self.url}"\n'
             f'[broker]\nhost = "{ADDRESS}"\nport = 1883\n'
+            f'[boot]\ndir = "{rootimg / "http"}"\nkcmdline = "{KCMDLINE}"\nunknown = "discover"\n'
         )
         world.folder.chmod(0o755)
         self.litho("library", "init", str(self.library))
@@ -63,15 +65,15 @@ class Controller:
         """The same as data."""
         return json.loads(self._run(*words, "--json"))
 
-    def site(self, **keys: str) -> None:
-        """Set keys of the site table, as an administrator does once."""
-        with sqlite3.connect(self.state / "lithograph.db", timeout=10) as database:
-            for key, value in keys.items():
-                database.execute("INSERT OR REPLACE INTO site (key, value) VALUES (?, ?)", (key, value))
-
     def export_library(self) -> None:
         """Tell the nodes that the library is on NFS, in the words of xCAT's site table."""
-        self.site(IMAGELIBSERVER=ADDRESS, IMAGELIBINSTALLDIR=EXPORT)
+        for key, value in (("IMAGELIBSERVER", ADDRESS), ("IMAGELIBINSTALLDIR", EXPORT)):
+            self.litho("tabch", f"key={key}", f"site.value={value}")
+
+    @property
+    def boot_script(self) -> str:
+        """What DHCP hands to iPXE."""
+        return f"{self.url}/boot/ipxe"
 
     def task(self, node: str) -> dict[str, Any]:
         """The youngest task of a node."""

@@ -95,6 +95,8 @@ class Machine:
             "-monitor",
             "none",
         ]
+        # The BIOS and iPXE show on the serial line what they would show on a screen.
+        argv += ["-machine", "pc,graphics=off"]
         argv += ["-accel", "tcg,thread=multi,tb-size=256", "-cpu", "qemu64", "-smp", "1", "-m", str(self._memory)]
         argv += ["-chardev", f"file,id=serial,path={self.serial},append=on", "-serial", "chardev:serial"]
         argv += ["-device", "virtio-rng-pci", "-netdev", f"tap,id=net,ifname={self._tap},script=no,downscript=no"]

@@ -1,7 +1,7 @@
 """The lab's network: a bridge with DHCP and TFTP on it, as a site's own installation network would have them.
 
-iPXE (QEMU's own network boot ROM, or one that dnsmasq hands to other firmware) is sent to the controller for a
-script of its node.
+iPXE (QEMU's own network boot ROM, or one that dnsmasq hands to other firmware) is sent to the controller's
+`/boot/ipxe`, as docs/reference/boot.md shows it.
 
 Two traps, both measured with iPXE 1.0.0+git-20190125: it waits 13 s for an IPv6 router before it uses the IPv4
 lease that it has, so dnsmasq announces one; and `udp-receiver` answers to the interface's broadcast address, so the
@@ -18,7 +18,6 @@ from litho import process
 from .world import World
 
 ADDRESS = "10.77.0.1"
-BOOT_PORT = 8080
 
 
 class Network:
