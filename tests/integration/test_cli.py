@@ -160,7 +160,8 @@ def test_a_task_is_listed_shown_watched_and_cancelled(site):
 def test_ctrl_c_ends_the_watching_and_not_the_task(site):
     site.good("node", "add", "n01")
     with subprocess.Popen(
-        [LITHO, "nodeset", "n01", "image=golden", "--watch"],
+        # A run of the tests in a shell's background ignores the interrupt, and children inherit that.
+        ["env", "--default-signal=INT", LITHO, "nodeset", "n01", "image=golden", "--watch"],
         env=site.env,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
