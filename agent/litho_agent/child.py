@@ -18,6 +18,7 @@ from typing import IO
 from litho import process
 from litho.errors import EngineError
 from litho.process import Argv
+from litho_agent.engines.bad import BadMap
 from litho_agent.engines.base import Engine
 
 PIPE_BYTES = 256 * 1024
@@ -62,9 +63,15 @@ class Words:
 class Child:
     """One engine's process. Use as a context manager: leaving it kills what still runs."""
 
-    def __init__(self, engine: Engine, argv: Argv, *, reads: bool) -> None:
-        """Start `argv`; `reads` says that it takes the stream (restore) instead of giving it. Raises MissingProgramError."""
+    def __init__(self, engine: Engine, argv: Argv, *, reads: bool, may_lose: int = 0) -> None:
+        """Start `argv`; `reads` says that it takes the stream (restore) instead of giving it.
+
+        It is killed once it could not read more than `may_lose` bytes. Raises MissingProgramError.
+        """
         self._engine = engine
+        self._may_lose = may_lose
+        self.bad = BadMap()
+        """What it could not read, as far as it has said."""
         self.name = Path(str(argv[0])).name
         self._process = process.start(
             argv, stdin=subprocess.PIPE if reads else None, stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -128,6 +135,11 @@ class Child:
             drain.join(_DRAIN_S)
         return "\n".join(text for words in self._said if (text := words.text()))
 
+    @property
+    def lost_too_much(self) -> bool:
+        """True when it could not read more than may be lost."""
+        return 0 < self._may_lose < self.bad.bytes
+
     def kill(self) -> None:
         """End it at once."""
         if self._process.poll() is None:
@@ -167,6 +179,10 @@ class Child:
                 said = self._engine.fraction(text)
                 if said is not None:
                     self.fraction = said
+                for start, size in self._engine.bad(text):
+                    self.bad.add(start, size)
+                if self.lost_too_much:
+                    self.kill()
         finally:
             os.close(fd)
 

@@ -37,6 +37,7 @@ from litho.library.unpack import BLOCK, unpacker
 from litho_agent import endpoints
 from litho_agent.child import Child
 from litho_agent.compress import compressor
+from litho_agent.engines.bad import BadMap, too_many
 from litho_agent.engines.base import END_BYTES, Engine, Source, Verdict, unproven
 from litho_agent.flow import Channel, Flow, Stage, StageRate
 from litho_agent.transfer import DEPTH, Block, Cancelled, Tick, Transfer, Watch, Watcher
@@ -49,6 +50,8 @@ class Saved(msgspec.Struct, frozen=True, kw_only=True):
 
     stream_bytes: int
     stream_sha256: str
+    bad: BadMap
+    """What could not be read."""
     file_bytes: int
     file_sha256: str
     seconds: float
@@ -77,26 +80,33 @@ def save(
 ) -> Saved:
     """Save a partition's stream into `sink`, an open, empty, unbuffered file.
 
-    Raises EngineError (MissingProgramError) when the engine failed or could not prove success, LibraryError when
-    the file could not be written, CancelledError.
+    Raises EngineError (MissingProgramError) when the engine failed or could not prove success, DiskError when more could not be
+    read than `source` may lose, LibraryError when the file could not be written, CancelledError.
     """
     transfer = Transfer(tick, cancelled, watcher)
-    with transfer.flow as flow, Child(engine, engine.save(source), reads=False) as child:
+    with transfer.flow as flow, _reader(engine, source) as child:
         saving = _Saving(transfer, child, sink.fileno(), compression, level)
         transfer.follow(child, flow.idle)
         transfer.follow(child, child.ended)
+        words = child.words()
+        if child.lost_too_much:
+            raise too_many(source.device, child.bad.bytes)
         engine.judge_save(
-            source,
-            Verdict(code=child.code, words=child.words(), stream_bytes=transfer.stream_bytes, end=bytes(saving.end)),
+            source, Verdict(code=child.code, words=words, stream_bytes=transfer.stream_bytes, end=bytes(saving.end))
         )
         return Saved(
             stream_bytes=transfer.stream_bytes,
             stream_sha256=saving.stream_hash.hexdigest(),
+            bad=child.bad,
             file_bytes=transfer.file_bytes,
             file_sha256=saving.file_hash.hexdigest(),
             seconds=time.monotonic() - transfer.begun,
             stages=flow.rates(),
         )
+
+
+def _reader(engine: Engine, source: Source) -> Child:
+    return Child(engine, engine.save(source), reads=False, may_lose=source.may_lose)
 
 
 class _Saving:

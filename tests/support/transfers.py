@@ -27,6 +27,7 @@ class StandInEngine:
 
     name = "stand-in"
     suffix = "stand-in"
+    rescues = False
 
     def __init__(self, *, save: str = "", restore: str = "", word: str = "done") -> None:
         self._save = save
@@ -50,6 +51,9 @@ class StandInEngine:
 
     def fraction(self, words: str) -> float | None:
         return 0.5 if "half" in words else None
+
+    def bad(self, words: str) -> tuple[tuple[int, int], ...]:
+        return ()
 
     def judge_save(self, source: Source, verdict: Verdict) -> None:
         self._judge(f"save {source.device}", verdict)

@@ -35,6 +35,8 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes."""
     used: int = 0
     """Bytes of used blocks, 0 when it cannot be told before."""
+    may_lose: int = 0
+    """How many bytes may be left out because they cannot be read; 0 ends the save at the first bad sector."""
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,6 +79,8 @@ class Engine(Protocol):
     """As in manifests and on the kernel command line: `partclone`."""
     suffix: str
     """What stands in file names: `golden.v1-sda1.<suffix>.zst`."""
+    rescues: bool
+    """True when it can go on past sectors that cannot be read, and says where they are."""
 
     def knows(self, fs: str) -> bool:
         """True when the engine can save file system `fs` (as blkid names it)."""
@@ -95,6 +99,9 @@ class Engine(Protocol):
 
     def fraction(self, words: str) -> float | None:
         """How far it is, 0.0 to 1.0, from one piece of its output; None when the piece says nothing about it."""
+
+    def bad(self, words: str) -> tuple[tuple[int, int], ...]:
+        """(start, size) in bytes of the partition of what could not be read, from one piece of its output, in ascending order."""
 
     def judge_save(self, source: Source, verdict: Verdict) -> None:
         """Raise EngineError unless the save surely succeeded."""

@@ -10,6 +10,8 @@ Traps, each with a test:
 * While it saves it prints two runs of percents, the first for reading the bitmap. Only those of the copy have a rate
   behind them.
 * With `-a0` a flipped byte restores with exit code 0: the pipeline's own hash finds it.
+* It stops at a bad sector with a box that says so and no place. `--rescue` goes on, says the place of each 512 bytes that
+  it lost, and writes the word BADSECTOR and question marks in their stead.
 * NTFS keeps a backup of its boot sector in the last sector of the partition, outside what partclone copies: see `tail`."""
 
 from __future__ import annotations
@@ -42,6 +44,9 @@ PROGRAMS = {
 """The program for each file system, by blkid's name of it."""
 
 _COPY = re.compile(r"Completed:\s*(\d{1,3}(?:\.\d+)?)%,\s*(?:Rate:)?\s*[0-9.]+")
+_LOST = re.compile(r"Can't read sector at ([0-9]{1,19}), lost data")
+_SECTOR = 512
+"""What `--rescue` tries and gives up at a time, whatever the disk's own sectors are."""
 _DONE = re.compile(r"Partclone successfully (?:cloned|restored) ")
 
 SIGNS = (
@@ -88,7 +93,7 @@ SIGNS = (
         hint="check the image with: litho image verify",
     ),
     Sign(
-        pattern=r"Input/output error|[Rr]ead.*sector|read error",
+        pattern=r"The disk has bad sectors|Input/output error|[Rr]ead.*sector|read error",
         code="disk-io",
         cause="the disk did not read or write all of it (I/O error)",
         hint="look at the node's kernel log and the disk's SMART values",
@@ -130,6 +135,7 @@ class Partclone:
 
     name = "partclone"
     suffix = "partclone"
+    rescues = True
 
     def knows(self, fs: str) -> bool:
         """See Engine."""
@@ -146,7 +152,8 @@ class Partclone:
     def save(self, source: Source) -> Argv:
         """See Engine."""
         program = PROGRAMS[source.fs]
-        return (program, "-c", "-a0", "-B", "-f", "1", "-s", source.device, "-o", "-", "-L", "/dev/null")
+        rescue = ("--rescue",) if source.may_lose else ()
+        return (program, *rescue, "-c", "-a0", "-B", "-f", "1", "-s", source.device, "-o", "-", "-L", "/dev/null")
 
     def restore(self, device: Path, fs: str) -> Argv:
         """See Engine. The stream says itself which file system it is of."""
@@ -156,6 +163,10 @@ class Partclone:
         """See Engine."""
         found = _COPY.findall(words)
         return min(1.0, float(found[-1]) / 100) if found else None
+
+    def bad(self, words: str) -> tuple[tuple[int, int], ...]:
+        """See Engine. The offsets are the partition's: it reads a partition, not a disk."""
+        return tuple((int(at), _SECTOR) for at in _LOST.findall(words))
 
     def judge_save(self, source: Source, verdict: Verdict) -> None:
         """See Engine."""

@@ -105,6 +105,7 @@ class Partimage:
 
     name = "partimage"
     suffix = "partimage"
+    rescues = False
 
     def knows(self, fs: str) -> bool:
         """See Engine. XFS must be of version 4: `choose` asks."""
@@ -145,6 +146,10 @@ class Partimage:
         """See Engine. Whole percents."""
         found = _PROGRESS.findall(words)
         return min(1.0, int(found[-1]) / 100) if found else None
+
+    def bad(self, words: str) -> tuple[tuple[int, int], ...]:
+        """See Engine: it ends at the first."""
+        return ()
 
     def judge_save(self, source: Source, verdict: Verdict) -> None:
         """See Engine."""

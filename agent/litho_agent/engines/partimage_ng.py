@@ -30,6 +30,7 @@ class PartimageNg:
 
     name = "partimage-ng"
     suffix = "partimage-ng"
+    rescues = False
 
     def knows(self, fs: str) -> bool:
         """See Engine. Which file systems it can save is not known: it is offered each, and its exit code decides."""
@@ -60,6 +61,10 @@ class PartimageNg:
             if len(fields) >= 6 and _PERCENT.fullmatch(fields[2]) and float(fields[2]) <= 100:
                 found = float(fields[2]) / 100
         return found
+
+    def bad(self, words: str) -> tuple[tuple[int, int], ...]:
+        """See Engine: it ends at the first."""
+        return ()
 
     def judge_save(self, source: Source, verdict: Verdict) -> None:
         """See Engine. Its stream may be packed in a way that nobody knows, so any length but none is believed."""

@@ -4,6 +4,9 @@ Zeros cost next to nothing in the library (zstd packs a gigabyte of them into so
 that was never written is cheap. On restore every byte is written, zeros too: what lies on the target is unknown, and a
 hole that is left out would keep it.
 
+A source that may lose sectors is read by `rescue`, a program of our own: `dd conv=noerror,sync` would lose a whole block
+for one bad sector, and not say which.
+
 `dd` stays a process of its own, so that a disk which hangs in the kernel hangs that process and not the agent. It ends
 with a count of bytes; it must be the partition's size, to the byte."""
 
@@ -13,8 +16,10 @@ import re
 from pathlib import Path
 
 from litho.process import Argv
+from litho_agent.engines import rescue
 from litho_agent.engines.base import Sign, Source, Verdict, fault, unproven
 
+_BAD = re.compile(r"^bad ([0-9]{1,19}) ([0-9]{1,19})$", re.MULTILINE)
 _COPIED = re.compile(r"^(\d+) bytes?\b.* copied, ", re.MULTILINE)
 
 SIGNS = (
@@ -50,6 +55,7 @@ class Raw:
 
     name = "raw"
     suffix = "raw"
+    rescues = True
 
     def knows(self, fs: str) -> bool:
         """See Engine: anything."""
@@ -65,6 +71,8 @@ class Raw:
 
     def save(self, source: Source) -> Argv:
         """See Engine."""
+        if source.may_lose:
+            return rescue.copy_command(source.device, source.size, source.may_lose)
         return ("dd", f"if={source.device}", "bs=1M")
 
     def restore(self, device: Path, fs: str) -> Argv:
@@ -74,6 +82,10 @@ class Raw:
     def fraction(self, words: str) -> float | None:
         """See Engine: it says nothing on its way."""
         return None
+
+    def bad(self, words: str) -> tuple[tuple[int, int], ...]:
+        """See Engine."""
+        return tuple((int(start), int(size)) for start, size in _BAD.findall(words))
 
     def judge_save(self, source: Source, verdict: Verdict) -> None:
         """See Engine."""

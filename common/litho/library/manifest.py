@@ -34,7 +34,7 @@ class FileRef(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class BadRange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Bytes of the source that could not be read and stand as zeros in the stream."""
+    """Bytes of the source that could not be read. In the stream stand zeros in their place (partclone: the word BADSECTOR)."""
 
     start: Count
     """Bytes from the start of the partition."""
@@ -72,8 +72,18 @@ class Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     chunk_stored: Count = 0
     """Engine chunk: bytes that this version added to the packs, which it shares with others."""
     bad: tuple[BadRange, ...] = ()
+    """What could not be read, in ascending order; at most the first 1000 places."""
+    bad_bytes: Count = 0
+    """All bytes that could not be read, also those of places that are not listed."""
+    bad_places: Count = 0
+    """How many places there are, also those that are not listed."""
     extra: dict[Short, Short] = {}
     """Facts that only one kind of part has, such as a FAT's cluster size or an LVM volume's name."""
+
+    @property
+    def lost(self) -> tuple[int, int]:
+        """(bytes, places) that could not be read when it was captured."""
+        return max(self.bad_bytes, sum(one.size for one in self.bad)), max(self.bad_places, len(self.bad))
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
