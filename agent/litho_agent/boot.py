@@ -49,6 +49,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     port: int | None = None
     """Where `nodestat` is answered; 0 is nowhere, None the usual port."""
     library_hooks: bool = False
+    discover: bool = False
+    """Show the machine to the controller and wait until it is told what to do."""
     debug: bool = False
 
     def __repr__(self) -> str:
@@ -190,11 +192,13 @@ PARAMETERS = (
     _parameter("litho.parallel", "a number from 1 to 8", _parallel),
     _parameter("litho.port", "a number from 0 to 65535; 0 is off", _port),
     _parameter("litho.library-hooks", "nothing, 1, yes, on, 0, no or off", _flag),
+    _parameter("litho.discover", "nothing, 1, yes, on, 0, no or off", _flag),
     _parameter("litho.debug", "nothing, 1, yes, on, 0, no or off", _flag),
 )
 """Every parameter, in the order of the reference."""
 
 _BY_NAME = {parameter.name: parameter for parameter in PARAMETERS}
+_BOOTIF = re.compile(r"BOOTIF=01-([0-9A-Fa-f]{2}(?:[:-][0-9A-Fa-f]{2}){5})", re.ASCII)
 _SECRET = "litho.token"  # noqa: S105 - a name, not a secret
 
 
@@ -217,6 +221,16 @@ def words(line: str) -> list[str]:
     if started:
         found.append("".join(word))
     return found
+
+
+def bootif(line: str) -> str:
+    """The address of the card that booted, as boot loaders say it (`BOOTIF=01-52-54-00-12-34-56`); empty when none does. In
+    lower case with colons."""
+    for word in words(line):
+        match = _BOOTIF.fullmatch(word)
+        if match:
+            return match[1].lower().replace("-", ":")
+    return ""
 
 
 def read(line: str) -> Settings:
@@ -259,6 +273,13 @@ def _check_together(settings: Settings) -> None:
         raise ConfigError(
             f"the kernel parameter litho.level has the value '{settings.level}', and gzip knows 1 to 9",
             hint="write a number from 1 to 9, or litho.compress=zstd",
+            code="bad-parameter",
+        )
+    if settings.discover and (settings.task or not settings.controller):
+        told = "litho.task is given, too" if settings.task else "litho.controller is not"
+        raise ConfigError(
+            f"the kernel parameter litho.discover is given and {told}",
+            hint="litho.discover goes with litho.controller alone: the controller names the task later",
             code="bad-parameter",
         )
     given = [name for name in ("task", "token") if getattr(settings, name)]

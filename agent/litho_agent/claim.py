@@ -40,25 +40,25 @@ WRONG_ANSWERS = 5
 
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,252})", re.ASCII)
 _SAFE_PATH = re.compile(r"(/[A-Za-z0-9._~-]+)*", re.ASCII)
-_AGAIN = frozenset({408, 425, 429})
+AGAIN = frozenset({408, 425, 429})
 
 
 class Controller(msgspec.Struct, frozen=True):
-    """Where claims go."""
+    """Where a request goes."""
 
     tls: bool
     host: str
     port: int
     path: str
-    """Ends in /v1/claim."""
+    """Ends in /v1/claim, or another request's."""
 
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{'https' if self.tls else 'http'}://{host}:{self.port}"
 
 
-def parse_url(text: str) -> Controller:
-    """The controller in `http://mgmt:3014` or `https://...`. Raises ConfigError."""
+def parse_url(text: str, request: str = "/v1/claim") -> Controller:
+    """The controller in `http://mgmt:3014` or `https://...`, asked for `request`. Raises ConfigError."""
     try:
         url = urllib.parse.urlsplit(text)
         host, port = url.hostname or "", url.port
@@ -76,7 +76,7 @@ def parse_url(text: str) -> Controller:
             code="bad-controller",
         ) from exc
     tls = url.scheme == "https"
-    return Controller(tls=tls, host=host, port=port or (443 if tls else 80), path=path + "/v1/claim")
+    return Controller(tls=tls, host=host, port=port or (443 if tls else 80), path=path + request)
 
 
 def _is_ipv6(host: str) -> bool:
@@ -98,7 +98,7 @@ def read_answer(status: int, body: bytes, request: ClaimRequest) -> Order:
                 code="foreign-order",
             )
         return order
-    if 400 <= status < 500 and status not in _AGAIN:
+    if 400 <= status < 500 and status not in AGAIN:
         try:
             problem = decode(body, Problem)
         except WireError:
@@ -133,7 +133,7 @@ async def claim(
     while True:
         tries += 1
         try:
-            status, body = await _exchange(where, payload, attempt_s)
+            status, body = await exchange(where, payload, attempt_s)
             return read_answer(status, body, request)
         except UnreachableError as exc:
             wrong = 0
@@ -157,20 +157,20 @@ async def claim(
         await sleep(wait_s)
 
 
-async def _exchange(where: Controller, body: bytes, limit_s: float) -> tuple[int, bytes]:
+async def exchange(where: Controller, body: bytes, limit_s: float = ATTEMPT_S) -> tuple[int, bytes]:
     """One POST: status and body of the answer. Raises UnreachableError, WireError."""
-    exchange = _Exchange(where, limit_s)
-    thread = asyncio.create_task(asyncio.to_thread(exchange.post, body), name="claim-exchange")
+    connection = _Exchange(where, limit_s)
+    thread = asyncio.create_task(asyncio.to_thread(connection.post, body), name="claim-exchange")
     try:
         async with asyncio.timeout(limit_s):
             return await asyncio.shield(thread)
     except TimeoutError:
-        exchange.cut()
+        connection.cut()
         with contextlib.suppress(LithoError):
             return await thread
         raise UnreachableError(f"the controller at {where} did not answer within {limit_s:.0f} s") from None
     except asyncio.CancelledError:
-        exchange.cut()
+        connection.cut()
         await asyncio.gather(thread, return_exceptions=True)
         raise
 

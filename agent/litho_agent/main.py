@@ -1,6 +1,6 @@
 """The command `litho-agent`.
 
-    litho-agent run [--cmdline FILE]        in the root image: do the task that the kernel command line names
+    litho-agent run [--cmdline FILE]        in the root image: do the task that the kernel command line names, or wait for one
     litho-agent capture --disk sda --library DIR --image golden
     litho-agent restore --disk sda --library DIR --image golden:2
     litho-agent disks [--explain]           what disks there are, and which one would be taken
@@ -25,7 +25,7 @@ from litho.errors import ConfigError, LithoError, UsageError
 from litho.job import Compression, EngineName, Fit, Job, OnBadSector, OnDirty
 from litho.library import parse_ref
 from litho.messages import Failed
-from litho_agent import boot, finish, local, node, pulse
+from litho_agent import boot, discover, finish, local, node, pulse
 from litho_agent.disks import choose, inventory, render
 from litho_agent.report.console import Console, JsonLines, plain
 
@@ -127,13 +127,17 @@ def _level(text: str) -> int:
 
 
 def _run(args: argparse.Namespace, show: Console | JsonLines) -> int:
-    settings = boot.read(read_cmdline(args.cmdline))
+    line = read_cmdline(args.cmdline)
+    settings = boot.read(line)
     if settings.debug:
         _loud()
 
     async def go(terminate: asyncio.Event) -> int:
         async with pulse.beating(pulse.FILE if finish.in_rootimg() else None):
-            return await node.run(settings, show=show, terminate=terminate)
+            known: boot.Settings | None = settings
+            if settings.discover:
+                known = await discover.run(settings, boot.bootif(line), show=show, terminate=terminate)
+            return 0 if known is None else await node.run(known, show=show, terminate=terminate)
 
     return asyncio.run(_with_signals(go))
 

@@ -46,6 +46,7 @@ from litho_controller.store import Store
 from litho_controller.tasks import accounts, queue, recovery
 from litho_controller.tasks.booting import Booting, Policy
 from litho_controller.tasks.core import Tasks
+from litho_controller.tasks.discovering import Discovering
 from litho_controller.tasks.hearing import Hearing
 from litho_controller.tasks.orders import Installation
 from litho_controller.tasks.requests import Requests
@@ -111,7 +112,8 @@ async def serve(config: Config, *, ready: Callable[[Tasks], None] | None = None)
             files=TftpFiles(Path(config.boot.tftpdir)) if config.boot.tftpdir else None,
             kcmdline=config.boot.kcmdline,
         )
-        boot_door = BootDoor(Booting(tasks, policy), config.boot.dir)
+        discovering = Discovering(tasks, kcmdline=config.boot.kcmdline, switched=bool(config.power.on_arm))
+        boot_door = BootDoor(Booting(tasks, policy), discovering, config.boot.dir)
         upkeep = Upkeep(
             tasks,
             Limits(

@@ -14,32 +14,35 @@ the silence of its agent that goes with it. A machine in its firmware is silent;
 | armed | the root image |
 | under way, its agent heard of lately | nothing yet: it asks again |
 | under way, its agent silent | the task is LOST; nothing yet when another attempt is queued, else its own disk |
+
+A node without a task that is set to an osimage (netboot, statelite, an installer) boots that, every time; when its files are missing
+it asks again.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from typing import Any
 
 import msgspec
 
-from litho.errors import UsageError
+from litho.errors import LithoError, UsageError
 from litho.task import Expire, State
 from litho_controller.boot import facts as facts_of
-from litho_controller.boot import ipxe, macs, plan, words
+from litho_controller.boot import ipxe, macs, netboot, plan, words
 from litho_controller.boot.plan import Facts
-from litho_controller.store import discovered
 from litho_controller.store import tasks as rows_of
 from litho_controller.store.tasks import TaskRow
 from litho_controller.tables import nodes
-from litho_controller.tasks import again
+from litho_controller.tasks import again, osboot
 from litho_controller.tasks.core import Tasks
+from litho_controller.tasks.osboot import Known
 
 log = logging.getLogger("litho.boot")
 
 SILENCES = 2.5
 """Heartbeats that an agent misses before its node is believed to have booted."""
+OSIMAGE_PAUSE_S = 30
+"""Seconds after which a node asks again whose osimage cannot be booted: a person has to do something first."""
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True):
@@ -104,20 +107,6 @@ class Booting:
     def _local(self, title: str, tell: str) -> str:
         return ipxe.local(title=title, tell=tell, sanboot=self._policy.sanboot)
 
-    async def discovered(self, addresses: Sequence[str], *, inventory: dict[str, Any], peer: str) -> str:
-        """Note a machine that shows itself; answers the node that it is by now, if it is one. Raises UsageError, LithoError."""
-        own = [mac for mac in map(macs.normal, addresses) if mac]
-        if not own:
-            raise UsageError("a machine without a MAC address cannot be noted", code="bad-mac")
-        async with self._tasks.store.write() as conn:
-            names = await facts_of.nodes_of(conn, own[0])
-            if not names:
-                await discovered.note(
-                    conn, addresses=own, peer=peer[:64], inventory=inventory, now=self._tasks.clock.now()
-                )
-                log.info("%s at %s shows itself", own[0], peer)
-        return names[0] if len(names) == 1 else ""
-
     # ------------------------------------------------------------ a node
 
     async def _known(self, name: str, mac: str, peer: str) -> str:
@@ -126,6 +115,9 @@ class Booting:
             node = await nodes.require(conn, name)
             row = await rows_of.active(conn, name)
             facts = (await facts_of.of_nodes(conn, [name]))[name]
+            known = await osboot.read(conn, [facts.provmethod]) if osboot.is_set(facts, node.state) else None
+        if row is None and known is not None:
+            return await self._osimage(known, facts, node.state, mac, peer)
         if row is None:
             return self._local(node.state, f"{name} boots its own disk")
         base = plan.for_host(self._url, facts.xcatmaster)
@@ -142,6 +134,21 @@ class Booting:
         made = plan.boot(facts, title=node.state, url=self._url, common=self._common, own=tuple(line.split()))
         log.info("%s: %s boots the root image, asked for from %s", row.id, name, peer)
         return ipxe.armed(made, mac=mac, base=base, tell=f"{name} boots for {row.id}: {row.action} of {row.image}")
+
+    async def _osimage(self, known: Known, facts: Facts, state: str, mac: str, peer: str) -> str:
+        """A node that is set to an osimage. When that cannot be booted now the node asks again: it may have no disk, or one
+        with something else on it."""
+        tasks, name = self._tasks, facts.node
+        base = plan.for_host(self._url, facts.xcatmaster)
+        try:
+            made = await asyncio.to_thread(osboot.boot_of, known, facts, state, url=self._url)
+        except LithoError as exc:
+            log.error("%s cannot boot: %s", name, exc)
+            return ipxe.again(title=state, mac=mac, base=base, tell=exc.message, pause_s=OSIMAGE_PAUSE_S)
+        async with tasks.store.write() as conn:
+            await nodes.set_status(conn, name, netboot.STATUS[state.partition(" ")[0]], now=tasks.clock.now())
+        log.info("%s boots the osimage %s (%s), asked for from %s", name, facts.provmethod, state, peer)
+        return ipxe.armed(made, mac=mac, base=base, tell=f"{name} boots {facts.provmethod}: {state}")
 
     async def _boots_again(self, row: TaskRow) -> TaskRow | None:
         """A node asks to boot while an agent holds its task; answers the task that it has then, if any."""

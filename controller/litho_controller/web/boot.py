@@ -3,7 +3,8 @@
     GET /boot/ipxe                  the script that DHCP points to: it goes on to the next one
     GET /boot/ipxe?mac=MAC          the script of the node with that card
     GET /boot/MAC.ipxe              the same
-    POST /v1/discover               a machine that no node is shows itself
+    POST /v1/discover               a machine that no node is shows itself, and asks what to do
+    GET /install/...                files of osimages (`litho_controller.web.osfiles`)
     GET /boot/files/NAME            vmlinuz, initrd.img, rootimg.squashfs, agent.tar.gz: from boot.dir
 
 A file is sent by the kernel (sendfile), whole or a range of it, with an ETag; many nodes at once cost no memory. Files are those
@@ -16,39 +17,26 @@ import asyncio
 import logging
 import re
 from pathlib import Path
-from typing import Annotated, Any
 
-import msgspec
 from aiohttp import hdrs, web
 
+from litho.discovery import Discovery
 from litho.errors import NotFoundError, UsageError
-from litho.messages import Message, decode, encode
+from litho.messages import decode, encode
 from litho_controller.tasks.booting import Booting
+from litho_controller.tasks.discovering import Discovering
 
 log = logging.getLogger("litho.web")
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}", re.ASCII)
 
 
-class Discovery(Message, frozen=True, kw_only=True):
-    """What a machine says of itself."""
-
-    macs: Annotated[tuple[Annotated[str, msgspec.Meta(max_length=32)], ...], msgspec.Meta(min_length=1, max_length=64)]
-    """Addresses of its cards, the one that booted first."""
-    inventory: dict[str, Any] = msgspec.field(default_factory=dict)
-
-
-class Discovered(Message, frozen=True, kw_only=True):
-    """Who it is."""
-
-    node: str = ""
-
-
 class BootDoor:
     """The handlers."""
 
-    def __init__(self, booting: Booting, directory: Path) -> None:
+    def __init__(self, booting: Booting, discovering: Discovering, directory: Path) -> None:
         self._booting = booting
+        self._discovering = discovering
         self._directory = directory
 
     def add_to(self, app: web.Application) -> None:
@@ -72,11 +60,12 @@ class BootDoor:
         return _script(await self._booting.script(mac, peer=request.remote or "somewhere"))
 
     async def discover(self, request: web.Request) -> web.Response:
-        """A machine that no node is shows itself; answered with the name of the node that it is by now, or the empty text."""
+        """A machine that no node is shows itself, and is told what to do."""
         wanted = decode(await request.read(), Discovery)
-        peer = request.remote or ""
-        name = await self._booting.discovered(wanted.macs, inventory=wanted.inventory, peer=peer)
-        return web.Response(body=encode(Discovered(node=name)), content_type="application/json")
+        told = await self._discovering.shown(wanted, peer=request.remote or "")
+        # It may hold a token.
+        headers = {hdrs.CACHE_CONTROL: "no-store"}
+        return web.Response(body=encode(told), content_type="application/json", headers=headers)
 
     async def file(self, request: web.Request) -> web.StreamResponse:
         """A file of the root image."""

@@ -35,6 +35,7 @@ GOOD = {
     "litho.parallel": ["1", "8"],
     "litho.port": ["1", "3001", "65535"],
     "litho.library-hooks": ["", "yes"],
+    "litho.discover": ["", "1", "on"],
     "litho.debug": ["", "1", "yes"],
 }
 BAD = {
@@ -71,12 +72,18 @@ BAD = {
     "litho.parallel": ["0", "9", "two", "-1"],
     "litho.port": ["65536", "-1", "http", "03001"],
     "litho.library-hooks": ["maybe"],
+    "litho.discover": ["maybe"],
     "litho.debug": ["maybe"],
 }
 
 
+FLAGS = ("litho.debug", "litho.library-hooks", "litho.discover")
+
+
 def with_others(name: str, value: str) -> str:
-    words = [f'{name}="{value}"' if name != "litho.debug" or value else name]
+    words = [f'{name}="{value}"' if name not in FLAGS or value else name]
+    if name == "litho.discover":
+        words.append("litho.controller=http://mgmt:3014")
     if name in ("litho.controller", "litho.task", "litho.token"):
         words += [word for word in CLAIM.split() if not word.startswith(name)]
     return " ".join(words)
@@ -90,7 +97,7 @@ def test_every_good_value_is_taken(name: str, value: str) -> None:
 
 @pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in BAD.items() for value in [*values, ""]])
 def test_every_bad_value_is_an_error_that_names_parameter_value_and_what_is_allowed(name: str, value: str) -> None:
-    if name in ("litho.debug", "litho.library-hooks") and not value:
+    if name in FLAGS and not value:
         return
     with pytest.raises(ConfigError) as caught:
         boot.read(with_others(name, value))
@@ -147,6 +154,31 @@ def test_controller_task_and_token_belong_together(missing: str) -> None:
         line = line.replace("litho.token", "x")
     with pytest.raises(ConfigError, match=f"litho.{missing} is not"):
         boot.read(line)
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [("litho.discover", "litho.controller is not"), (f"litho.discover {CLAIM}", "litho.task is given, too")],
+)
+def test_discover_goes_with_the_controller_alone(line: str, why: str) -> None:
+    with pytest.raises(ConfigError, match=why):
+        boot.read(line)
+
+
+@pytest.mark.parametrize(
+    ("line", "mac"),
+    [
+        ("quiet BOOTIF=01-52-54-00-12-34-AB ro", "52:54:00:12:34:ab"),
+        ("BOOTIF=01-52:54:00:12:34:56", "52:54:00:12:34:56"),
+        ("quiet", ""),
+        ("BOOTIF=01-52-54-00-12-34", ""),
+        ("BOOTIF=20-52-54-00-12-34-56", ""),
+        ("XBOOTIF=01-52-54-00-12-34-56", ""),
+        ("BOOTIF=01-52-54-00-12-34-5\u0661", ""),
+    ],
+)
+def test_the_card_that_booted_is_read_as_boot_loaders_say_it(line: str, mac: str) -> None:
+    assert boot.bootif(line) == mac
 
 
 def test_gzip_has_no_level_above_nine() -> None:

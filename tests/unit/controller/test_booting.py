@@ -6,10 +6,12 @@ import pytest
 from yarl import URL
 
 from litho.errors import NotFoundError, UsageError
+from litho.task import State
 from litho_controller.boot import cmdline
 from litho_controller.store import discovered
 from litho_controller.tables import nodes, rows
 from litho_controller.tasks.booting import SILENCES, Booting, Policy
+from litho_controller.tasks.discovering import Discovering, deed
 from litho_controller.web.app import node_app
 from litho_controller.web.boot import BootDoor, find
 from litho_controller.web.desk import Desk
@@ -44,7 +46,9 @@ async def door(desk, booting, tmp_path, aiohttp_client):
     for name, content in FILES.items():
         (files / name).write_bytes(content)
     parts = Desk(store=desk.store, tasks=desk.tasks, requests=desk.requests)
-    return await aiohttp_client(node_app(parts, BootDoor(booting, files)), auto_decompress=False)
+    return await aiohttp_client(
+        node_app(parts, BootDoor(booting, Discovering(desk.tasks, kcmdline="quiet"), files)), auto_decompress=False
+    )
 
 
 async def asked(booting, mac=MAC):
@@ -330,6 +334,9 @@ async def test_the_words_of_the_script_are_those_that_the_agent_is_given(desk, b
 # ---------------------------------------------------------------- machines that show themselves
 
 
+WAITS = {"v": 1, "node": "", "cmdline": "", "reboot": False}
+
+
 async def shows_itself(door, *addresses, inventory=None):
     body = {"v": 1, "macs": addresses, "inventory": inventory or {}}
     answer = await door.post("/v1/discover", json=body)
@@ -337,10 +344,7 @@ async def shows_itself(door, *addresses, inventory=None):
 
 
 async def test_a_machine_that_shows_itself_is_listed_until_it_is_a_node(desk, door):
-    assert await shows_itself(door, "52-54-00-00-00-99", "52:54:00:00:00:98", inventory={"cpus": 8}) == (
-        200,
-        {"v": 1, "node": ""},
-    )
+    assert await shows_itself(door, "52-54-00-00-00-99", "52:54:00:00:00:98", inventory={"cpus": 8}) == (200, WAITS)
     desk.clock.advance(5)
     await shows_itself(door, "52:54:00:00:00:99", "52:54:00:00:00:98", inventory={"cpus": 16})
     async with desk.store.read() as conn:
@@ -366,3 +370,89 @@ async def test_strangers_cannot_fill_the_database(desk, door, monkeypatch):
 @pytest.mark.parametrize("addresses", [[], ["x"], ["x" * 99], ["52:54:00:00:01:00"] * 65])
 async def test_what_is_no_machine_is_refused(door, addresses):
     assert (await shows_itself(door, *addresses))[0] in (400, 415)
+
+
+STRANGER = "52:54:00:00:00:99"
+
+
+async def test_a_machine_that_shows_itself_is_given_the_task_of_the_node_that_it_becomes(desk, door):
+    assert (await shows_itself(door, STRANGER))[1] == WAITS
+    async with desk.store.write() as conn:
+        await nodes.define(conn, ["n09"], mac=STRANGER)
+        await rows.put(conn, "bootparams", "n09", {"addkcmdline": "litho.disk=sdb"})
+    # Nobody has said yet what it shall do.
+    assert (await shows_itself(door, STRANGER))[1] == WAITS | {"node": "n09"}
+    (task,) = await desk.capture("n09")
+    assert (await shows_itself(door, STRANGER))[1] == WAITS | {"node": "n09"}
+    await desk.upkeep.tick()
+    told = (await shows_itself(door, STRANGER))[1]
+    assert told == WAITS | {"node": "n09", "cmdline": f"quiet {desk.boot.read('n09')}"}
+    assert desk.token("n09") in told["cmdline"]
+    assert "litho.disk=sdb" in told["cmdline"]
+    node = await desk.agent(task)
+    assert (await shows_itself(door, STRANGER))[1] == WAITS | {"node": "n09"}
+    await node.run()
+    assert (await shows_itself(door, STRANGER))[1] == WAITS | {"node": "n09", "reboot": True}
+
+
+async def test_a_machine_is_told_to_reboot_by_nodeset_boot(desk, door):
+    async with desk.store.write() as conn:
+        await nodes.define(conn, ["n09"], mac=STRANGER)
+    await desk.requests.set_boot(["n09"], "offline")
+    assert (await shows_itself(door, STRANGER))[1] == WAITS | {"node": "n09"}
+    await desk.requests.set_boot(["n09"])
+    assert (await shows_itself(door, STRANGER))[1] == WAITS | {"node": "n09", "reboot": True}
+
+
+async def test_only_the_card_that_booted_says_who_a_machine_is(desk, door):
+    # n01 has MAC: a machine that boots by another card would be unknown again after each reboot.
+    assert (await shows_itself(door, STRANGER, MAC))[1] == WAITS
+    async with desk.store.read() as conn:
+        assert [one["mac"] for one in await discovered.find(conn)] == [STRANGER]
+
+
+async def test_a_machine_whose_address_two_nodes_claim_waits_and_gets_no_token(desk, door):
+    await desk.capture("n01")
+    await desk.upkeep.tick()
+    async with desk.store.write() as conn:
+        await nodes.define(conn, ["n02"])
+        await rows.put(conn, "mac", "n02", {"mac": MAC})
+    assert (await shows_itself(door, MAC))[1] == WAITS
+
+
+@pytest.mark.parametrize(
+    ("task", "currstate", "switched", "what"),
+    [
+        (None, None, False, "wait"),
+        (None, "", False, "wait"),
+        (None, " ", False, "wait"),
+        (None, "boot", False, "reboot"),
+        (None, "boot", True, "reboot"),
+        (None, "netboot debian12-x86_64-compute", False, "reboot"),
+        (None, "offline", False, "wait"),
+        (None, "install image-x86-golden", False, "wait"),
+        (None, "image image-x86-golden", False, "wait"),
+        (State.QUEUED, "boot", False, "wait"),
+        (State.ARMED, "install image-x86-golden", False, "claim"),
+        (State.ARMED, "install image-x86-golden", True, "reboot"),
+        (State.CLAIMED, "install image-x86-golden", False, "wait"),
+        (State.RUNNING, "install image-x86-golden", True, "wait"),
+    ],
+)
+def test_what_a_machine_that_shows_itself_does(task, currstate, switched, what):
+    assert deed(task, currstate, switched=switched) == what
+
+
+async def test_what_a_machine_says_again_and_again_is_written_once_in_a_while(desk, door):
+    async def last():
+        async with desk.store.read() as conn:
+            return (await discovered.find(conn))[0]["last"]
+
+    await shows_itself(door, STRANGER)
+    first = await last()
+    desk.clock.advance(10)
+    await shows_itself(door, STRANGER)
+    assert await last() == first
+    desk.clock.advance(discovered.FRESH_S)
+    await shows_itself(door, STRANGER)
+    assert await last() == first + 10 + discovered.FRESH_S
