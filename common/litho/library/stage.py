@@ -102,6 +102,13 @@ class Stage:
         self._made.append(name)
         return os.fdopen(fd, "wb", buffering=0)
 
+    def link(self, suffix: str, original: Path) -> None:
+        """Let a file that lies on the same file system be one of the version's, as a hard link. Raises LibraryError."""
+        name = self.file_name(suffix)
+        with files.telling(self.library.root):
+            os.link(original, self.library.root / (name + ".part"))
+        self._made.append(name)
+
     def publish(self, finished: Manifest, *, before_pointer: Callable[[], None] | None = None) -> None:
         """Make the version exist. Every file that `finished` names must have been created here and be as long as it says.
 
