@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import click
@@ -13,6 +10,8 @@ from litho.errors import IntegrityError, UsageError
 from litho.library import Library, Manifest, parse_ref
 from litho_controller import api
 from litho_controller.cli import render
+from litho_controller.cli.adopt import adopt
+from litho_controller.cli.meter import meter
 from litho_controller.cli.session import Session, json_option, pass_session, print_json
 
 
@@ -123,7 +122,7 @@ def verify(session: Session, ref: str, deep: bool, as_json: bool) -> None:
     """
     parse_ref(ref)
     problems: list[api.VerifyProblem] = []
-    with _meter(session, f"verify {ref}", quiet=as_json) as moved:
+    with meter(session, f"verify {ref}", quiet=as_json) as moved:
         for line in session.client.verify(ref, deep=deep):
             moved(line.done, line.total)
             problems = line.problems or []
@@ -191,31 +190,4 @@ def init(session: Session, directory: Path | None) -> None:
     click.echo(f"{made.root} is an image library with {render.size(made.free())} free")
 
 
-@contextlib.contextmanager
-def _meter(session: Session, name: str, *, quiet: bool) -> Iterator[Callable[[int, int], None]]:
-    """Shows how far a check is: a bar on a terminal, a line for each tenth elsewhere."""
-    if quiet:
-        yield lambda done, total: None
-    elif sys.stdout.isatty():
-        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn  # noqa: PLC0415
-
-        columns = (
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            DownloadColumn(True),
-            TransferSpeedColumn(),
-        )
-        with Progress(*columns, console=session.console, transient=True) as progress:
-            bar = progress.add_task(name, total=None)
-            yield lambda done, total: progress.update(bar, completed=done, total=total) if total else None
-    else:
-        said = -1
-
-        def moved(done: int, total: int) -> None:
-            nonlocal said
-            tenth = done * 10 // total if total else -1
-            if tenth > said:
-                said = tenth
-                click.echo(f"{name}: {tenth * 10}% of {render.size(total)}")
-
-        yield moved
+image.add_command(adopt)
