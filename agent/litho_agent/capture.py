@@ -22,6 +22,7 @@ from litho.job import Job
 from litho.library import FileRef, Library, Manifest, Part, Stage, check_name, files, verify
 from litho.messages import OsFacts, Planned, Started, Succeeded
 from litho_agent import endpoints, hostfacts, pipeline
+from litho_agent.chunk.saver import ChunkSaver
 from litho_agent.disks import Hold, choose, facts, held, inventory
 from litho_agent.disks.disk import human
 from litho_agent.engines import tail
@@ -68,7 +69,9 @@ def _capture(order: WorkOrder, library: Library, teller: Teller) -> Succeeded:
         notes = list(layout.notes)
         streams = [piece for piece in pieces if piece.kind == "stream"]
         total = sum(piece.used for piece in streams)
-        check_room(library, total, notes, packed=job.compress != "none")
+        in_chunks = any(piece.used_map is not None for piece in pieces)
+        # How much of it is in the library already nobody knows before all of it was read.
+        check_room(library, total, notes, packed=job.compress != "none", shared=in_chunks)
         teller.say(Planned(disk=facts(disk), steps=tuple(piece.step for piece in pieces), total=total))
         teller.expect(total=total, parts=len(streams))
         for text in notes:
@@ -79,9 +82,12 @@ def _capture(order: WorkOrder, library: Library, teller: Teller) -> Succeeded:
             teller.enter("layout")
             table_dump = _put(stage, f"{disk.name}.sfdisk", layout.dump.encode()) if layout.dump else None
             head = _put(stage, f"{disk.name}.head", layout.head) if layout.head else None
-            saver = _Saver(stage, job, teller, streams)
-            count = hostfacts.lanes_for(job.parallel, rotational=disk.rotational)
-            parts = tuple(each(pieces, saver.save, count=count, cancelled=teller.cancelled))
+            with ChunkSaver(stage, job, pieces) as chunks:
+                saver = _Saver(stage, job, teller, streams, chunks)
+                count = 1 if in_chunks else hostfacts.lanes_for(job.parallel, rotational=disk.rotational)
+                parts = tuple(each(pieces, saver.save, count=count, cancelled=teller.cancelled))
+                teller.enter("verify")
+                chunks.finish(teller)
             log = _put(stage, "job.log", teller.log().encode())
             manifest = Manifest(
                 image=job.image,
@@ -101,7 +107,6 @@ def _capture(order: WorkOrder, library: Library, teller: Teller) -> Succeeded:
                 labels=job.labels,
                 notes=tuple(text[:256] for text in notes),
             )
-            teller.enter("verify")
             _read_back(stage, manifest, teller)
             check_cancelled(teller)
             teller.enter("publish")
@@ -115,13 +120,17 @@ def _capture(order: WorkOrder, library: Library, teller: Teller) -> Succeeded:
         disk=facts(disk),
         os=manifest.os,
         notes=tuple(notes),
+        receipts=tuple(chunks.receipts[:256]),
     )
 
 
-def check_room(library: Library, total: int, notes: list[str], *, packed: bool = True) -> None:
-    """Refuse a capture for which the library has surely no room, and note one that may find too little. Raises LibraryError."""
+def check_room(library: Library, total: int, notes: list[str], *, packed: bool = True, shared: bool = False) -> None:
+    """Refuse a capture for which the library has surely no room, and note one that may find too little. Raises LibraryError.
+
+    `shared`: the library may have any part of it already.
+    """
     free = library.free()
-    if free < (total // _LEAST_SHARE if packed else total):
+    if not shared and free < (total // _LEAST_SHARE if packed else total):
         raise LibraryError(
             f"the library {library.root} has {human(free)} free, and {human(total)} of used data are to be captured",
             hint="free some space or prune old versions",
@@ -134,8 +143,9 @@ def check_room(library: Library, total: int, notes: list[str], *, packed: bool =
 class _Saver:
     """Saves pieces, perhaps several at once, and lets the gauges count them all."""
 
-    def __init__(self, stage: Stage, job: Job, teller: Teller, streams: Sequence[Piece]) -> None:
+    def __init__(self, stage: Stage, job: Job, teller: Teller, streams: Sequence[Piece], chunks: ChunkSaver) -> None:
         self._stage = stage
+        self._chunks = chunks
         self._job = job
         self._gauges = Gauges(teller, disk="disk read")
         self._places = {piece.number: place for place, piece in enumerate(streams, start=1)}
@@ -154,6 +164,9 @@ class _Saver:
             uuid=piece.probe.uuid,
             label=piece.probe.label,
         )
+        if piece.used_map is not None:
+            gauge = self._gauges.transfer(self._places[piece.number], piece.used)
+            return self._chunks.save(piece, part, gauge, cancelled)
         if piece.engine is None:
             return part
         return self._stream(piece, piece.engine, part, cancelled)

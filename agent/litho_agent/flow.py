@@ -58,7 +58,11 @@ class Stage:
 
     def worked(self, since: float, count: int) -> None:
         """`count` bytes took the time from `since` (`time.perf_counter()`) to now."""
-        self.busy_s += time.perf_counter() - since
+        self.add(count, time.perf_counter() - since)
+
+    def add(self, count: int, seconds: float) -> None:
+        """`count` bytes took so long."""
+        self.busy_s += seconds
         self.bytes += count
 
     def rate(self) -> StageRate:

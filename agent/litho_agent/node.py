@@ -34,7 +34,7 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 
 from litho.errors import CancelledError, ConfigError, LithoError, RefusedError, UnreachableError
-from litho.job import Job
+from litho.job import EngineName, Job
 from litho.library import Owner
 from litho.messages import (
     MAX_LOG,
@@ -101,13 +101,20 @@ def check(settings: Settings) -> None:
         )
 
 
-def fill(job: Job, settings: Settings) -> Job:
-    """`job` with the wishes of the kernel command line where the order says nothing of its own (has the default)."""
+def fill(job: Job, settings: Settings, site_engine: EngineName = "") -> Job:
+    """`job` with the wishes of the kernel command line where the order says nothing of its own (has the default).
+
+    `site_engine` is what the site captures with where neither says. That it be chunks is the agent's own rule, which knows when
+    chunks will not do (`engines.choose.settled`).
+    """
     default = {field.name: field.default for field in msgspec.structs.fields(Job)}
     changes = {
         name: wish for name in FILLED if (wish := getattr(settings, name)) and getattr(job, name) == default[name]
     }
-    return msgspec.structs.replace(job, **changes)
+    filled = msgspec.structs.replace(job, **changes)
+    if filled.engine or job.action == "restore" or site_engine == "chunk":
+        return filled
+    return msgspec.structs.replace(filled, engine=site_engine)
 
 
 async def run(
@@ -161,7 +168,7 @@ async def _errand(
     order = await _unless(terminate, claim.claim(settings.controller, request, say=show.say, give_up_s=limits.claim_s))
     if order is None:
         raise CancelledError("the agent was ended before it had its order")
-    job = fill(order.job, settings)
+    job = fill(order.job, settings, order.engine)
     show.say(f"task {order.task}: {job.action} {job.image} on {order.node}")
     errand = Errand(
         order,

@@ -13,12 +13,14 @@ from typing import Annotated, Literal
 import msgspec
 
 Short = Annotated[str, msgspec.Meta(max_length=256)]
-EngineName = Literal["", "partimage", "partimage-ng", "partclone", "raw"]
+EngineName = Literal["", "chunk", "auto", "partimage", "partimage-ng", "partclone", "raw"]
+"""`chunk` stores the whole disk in chunks; `auto` makes one stream a partition, by the program that knows its file system."""
 Compression = Literal["zstd", "gzip", "none"]
 Then = Literal["", "reboot", "poweroff", "stay"]
 Fit = Literal["keep", "grow"]
 OnDirty = Literal["refuse", "repair", "raw"]
 OnBadSector = Literal["stop", "continue"]
+Free = Literal["keep", "discard", "zero"]
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -32,7 +34,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     disk: Short = ""
     """Selector of the target disk: `sda`, `/dev/disk/by-path/...`, `serial=...`, joined by commas; empty: the rule chooses."""
     engine: EngineName = ""
-    """Which engine saves the partitions; empty: by file system. A restore takes what the manifest says."""
+    """Which engine saves the partitions; empty: as the node's command line, else the site, else the agent's rule says. A restore
+    takes what the manifest says."""
     compress: Compression = "zstd"
     level: Annotated[int, msgspec.Meta(ge=1, le=19)] = 1
     """Compression level, 1 to 19 for zstd; gzip takes at most 9."""
@@ -42,8 +45,13 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     """Restore to a larger disk: keep the partitions as they were, or grow the last one."""
     on_dirty: OnDirty = "refuse"
     on_bad_sector: OnBadSector = "stop"
+    verify_target: bool = False
+    """Restore of chunks: read all of it back from the disk and compare."""
+    free: Free = "keep"
+    """Restore of chunks: what becomes of chunks in which nothing is used: left as they are, discarded, or filled with zeros."""
     parallel: Annotated[int, msgspec.Meta(ge=0, le=8)] = 0
-    """How many partitions move at the same time; 0: as the kind of disk allows."""
+    """How many partitions move at the same time; 0: as the kind of disk allows. The chunk engine, which uses all cores for one
+    partition, takes one after the other."""
     skip_unknown: bool = False
     """Capture: leave out partitions on which no known file system lies (their place in the table stays)."""
     allow: tuple[Short, ...] = ()

@@ -28,7 +28,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 
 from litho.errors import WireError
-from litho.job import Job
+from litho.job import EngineName, Job
 from litho.progress import Progress
 
 VERSION: Literal[1] = 1
@@ -166,6 +166,21 @@ class OsFacts(msgspec.Struct, frozen=True, kw_only=True):
     """`osarch`, such as `x86_64`."""
 
 
+class Receipt(msgspec.Struct, frozen=True, kw_only=True):
+    """What a partition in chunks now holds, proven by a hash: of the image after a capture, of the disk after a restore."""
+
+    part: Annotated[int, msgspec.Meta(ge=0, le=1024)]
+    """The partition's number; 0 is the whole disk."""
+    root: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
+    """Root hash, as in the image's manifest."""
+    moved: Count = 0
+    """Capture: bytes of chunks that the library did not have. Restore: bytes written to the disk."""
+    right: Count = 0
+    """Bytes of chunks that were there already."""
+    read_back: bool = False
+    """All of it was read from the disk, and this is the hash of what was read."""
+
+
 class Succeeded(msgspec.Struct, frozen=True, kw_only=True, tag="succeeded"):
     """The work is done and verified: for a capture the image is published, for a restore the disk is synced and checked."""
 
@@ -180,6 +195,8 @@ class Succeeded(msgspec.Struct, frozen=True, kw_only=True, tag="succeeded"):
     os: OsFacts = OsFacts()
     notes: Annotated[tuple[Text, ...], msgspec.Meta(max_length=256)] = ()
     """What a person should know although it went well: skipped partitions, bad sectors, a missing backup GPT."""
+    receipts: Annotated[tuple[Receipt, ...], msgspec.Meta(max_length=256)] = ()
+    """One for each partition in chunks."""
 
 
 class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
@@ -279,6 +296,8 @@ class Order(Message, frozen=True, kw_only=True):
     job: Job
     library: Text
     """`file:///path` on this machine, or `nfs://server/export`."""
+    engine: EngineName = ""
+    """What the site captures with when neither the job nor the node's command line says; empty: the agent's own rule."""
     brokers: Annotated[tuple[Broker, ...], msgspec.Meta(min_length=1, max_length=16)]
     username: Text = ""
     password: Text = msgspec.field(default="")

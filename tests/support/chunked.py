@@ -9,6 +9,7 @@ from litho.library import Library, Manifest, Owner, Part, Stage
 from litho.library.chunks import ChunkStore
 from litho.messages import DiskFacts
 from litho_agent.chunk import adapter
+from litho_agent.chunk.usage import used_map
 from support.loop import sh
 
 MB = 1024 * 1024
@@ -51,7 +52,7 @@ def capture(library: Library, name: str, device: Path, *, fs: str = "", pack_byt
         else int(Path(f"/sys/class/block/{device.name}/size").read_text()) * 512
     )
     with Stage.open(library, name, OWNER) as stage, adapter.ChunkCapture(stage, pack_bytes=pack_bytes) as chunks:
-        saved = chunks.save(device, fs=fs, size=size, suffix="sda1")
+        saved = chunks.save(device, used_map(device, fs, size), suffix="sda1")
         finished = Manifest(
             image=name,
             version=stage.version,
@@ -63,6 +64,7 @@ def capture(library: Library, name: str, device: Path, *, fs: str = "", pack_byt
             parts=(Part(number=1, start=0, size=size, fs=fs, **saved.fields()),),
         )
         chunks.finish()
+        chunks.check()
         stage.publish(finished)
     return finished
 

@@ -4,14 +4,17 @@ A capture:
 
     with ChunkCapture(stage) as chunks:
         for ...:
-            saved = chunks.save(device, fs=..., size=..., suffix="sda1", ...)      # one a partition
+            saved = chunks.save(device, used_map(device, fs, size), suffix="sda1", ...)      # one a partition
             parts.append(Part(number=..., start=..., size=..., fs=..., **saved.fields()))
         chunks.finish()                                                            # then
+        chunks.check(...)                                                          # and
         stage.publish(manifest)
 
 A restore:
 
-    restored = restore_part(library, part, device, ...)
+    index = ready(library, part)                             # before the first write
+    restored = restore_part(library, part, device, index=index, ...)
+    root = verify_part(library, part, device, index=index)   # when it was asked for
 
 The order `save`, `finish`, `publish` is what keeps a collector from taking packs away that the new version needs (see
 `litho.library.chunks.gc`).
@@ -21,27 +24,31 @@ from __future__ import annotations
 
 import hashlib
 import random
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
 import msgspec
 
+from litho.job import Free
 from litho.library import files
 from litho.library.chunks import index as indexes
 from litho.library.chunks.gc import SUFFIX
+from litho.library.chunks.index import Index
+from litho.library.chunks.reader import Locator, check_pack
 from litho.library.chunks.scrub import ENGINE, read_index
 from litho.library.chunks.store import ChunkStore
+from litho.library.chunks.usedmap import UsedMap
 from litho.library.chunks.writer import PACK_BYTES, ChunkWriter
 from litho.library.manifest import BadRange, FileRef, Part
 from litho.library.shelf import Library
 from litho.library.stage import Stage
 from litho_agent.chunk.capture import Saved, save_partition
-from litho_agent.chunk.crew import Cancelled, Tick
+from litho_agent.chunk.crew import Cancelled, Tick, Watcher
 from litho_agent.chunk.delta import Mode
 from litho_agent.chunk.readback import read_back, require_same
-from litho_agent.chunk.restore import Free, Restored, restore_partition
-from litho_agent.chunk.usage import used_map
+from litho_agent.chunk.restore import Restored, restore_partition
 
 VERSION = "1"
 """Of the engine, for the manifest."""
@@ -86,23 +93,30 @@ class ChunkCapture:
     def save(
         self,
         device: Path,
+        used: UsedMap,
         *,
-        fs: str,
-        size: int,
         suffix: str,
         level: int = 1,
         on_bad_sector: Literal["stop", "continue"] = "stop",
         tick: Tick = lambda *_: None,
         cancelled: Cancelled = lambda: False,
+        watcher: Watcher = lambda _: None,
     ) -> SavedPart:
-        """Save a partition of `size` bytes and write its index, `<image>.v<n>-<suffix>.chunks`.
+        """Save the used bytes of a partition and write its index, `<image>.v<n>-<suffix>.chunks`.
 
-        `tick` is told used bytes of this partition, and bytes written to packs since the capture began.
-        Raises DiskError, EngineError (the map of used blocks), LibraryError, CancelledError.
+        `tick` is told used bytes and bytes written to packs, both of this partition. `level` is zstd's, 0 stores without packing.
+        Raises DiskError, LibraryError, CancelledError.
         """
-        used = used_map(device, fs, size)
+        before = self._writer.stored
         saved = save_partition(
-            device, used, self._writer, level=level, on_bad_sector=on_bad_sector, tick=tick, cancelled=cancelled
+            device,
+            used,
+            self._writer,
+            level=level,
+            on_bad_sector=on_bad_sector,
+            tick=lambda done, stored: tick(done, stored - before),
+            cancelled=cancelled,
+            watcher=watcher,
         )
         data = indexes.dump(saved.index)
         name = f"{suffix}{SUFFIX}"
@@ -124,6 +138,19 @@ class ChunkCapture:
         """All partitions are saved: make every pack count, and stay. Raises LibraryError."""
         self._writer.finish(list(self._packs))
 
+    def check(self, tick: Callable[[int, int], None] = lambda *_: None) -> None:
+        """Read back what this capture stored, as it lies in the library now. Call after `finish`.
+
+        `tick` is told the bytes read so far and in all; what it raises ends the check. Raises IntegrityError, LibraryError.
+        """
+        store = self._writer.store
+        found = [store.index(pack) for pack in self._writer.sealed]
+        total, done = sum(one.size for one in found), 0
+        for one in found:
+            for count in check_pack(store, one):
+                done += count
+                tick(done, total)
+
     def __enter__(self) -> Self:
         return self
 
@@ -133,23 +160,36 @@ class ChunkCapture:
         self._writer.close()
 
 
+def ready(library: Library, part: Part) -> Index:
+    """The index of a part that is to be restored, and the certainty that every pack which it needs is there.
+
+    Raises IntegrityError, LibraryError.
+    """
+    index = read_index(library, part)
+    Locator(ChunkStore(library)).require(index)
+    return index
+
+
 def restore_part(
     library: Library,
     part: Part,
     device: Path,
     *,
+    index: Index | None = None,
     mode: Mode = "auto",
     free: Free = "keep",
     verify_target: bool = False,
     tick: Tick = lambda *_: None,
     cancelled: Cancelled = lambda: False,
+    watcher: Watcher = lambda _: None,
 ) -> Restored:
     """Restore a partition that the chunk engine saved; `Restored.root` is for the task's receipt.
 
-    With `verify_target` all of it is read back from the disk and compared. Starts at a random place, so that many nodes at once
-    do not all read the same pack. Raises IntegrityError, LibraryError, DiskError, CancelledError.
+    `index` is the part's, where it was read already. With `verify_target` all of it is read back from the disk and compared.
+    Starts at a random place, so that many nodes at once do not all read the same pack. Raises IntegrityError, LibraryError,
+    DiskError, CancelledError.
     """
-    index = read_index(library, part)
+    index = index or read_index(library, part)
     restored = restore_partition(
         device,
         index,
@@ -159,6 +199,7 @@ def restore_part(
         begin=random.random(),  # noqa: S311 - spreads load, guards nothing
         tick=tick,
         cancelled=cancelled,
+        watcher=watcher,
     )
     if verify_target:
         require_same(device, index, read_back(device, index, cancelled=cancelled))
@@ -170,11 +211,12 @@ def verify_part(
     part: Part,
     device: Path,
     *,
+    index: Index | None = None,
     tick: Tick = lambda *_: None,
     cancelled: Cancelled = lambda: False,
 ) -> str:
     """The root hash of what lies on `device`, if it is what the image holds. Raises IntegrityError (code target-differs)."""
-    index = read_index(library, part)
+    index = index or read_index(library, part)
     found = read_back(device, index, tick=tick, cancelled=cancelled)
     require_same(device, index, found)
     return found.root

@@ -31,11 +31,13 @@ from litho.library.chunks.usedmap import GRAIN, UNIT, UsedMap, units
 from litho.library.chunks.writer import ChunkWriter, Frame
 from litho.library.manifest import BadRange
 from litho_agent.chunk import crew
-from litho_agent.chunk.crew import Cancelled, Count, Tick
+from litho_agent.chunk.crew import Cancelled, Count, Tick, Watcher, Works
 from litho_agent.chunk.device import PAGE, Device, UnreadableError, page_buffer
+from litho_agent.flow import Stage
 
 READ_GAP = 128 * 1024
 """Unused bytes between used ones that are read along rather than split a read."""
+WORKS = ("disk read", "hash", "compress", "library write")
 _WORTH = 63 / 64
 """A chunk is stored packed when that makes it smaller than this share of itself."""
 
@@ -68,21 +70,29 @@ def save_partition(
     on_bad_sector: Literal["stop", "continue"] = "stop",
     tick: Tick = lambda *_: None,
     cancelled: Cancelled = lambda: False,
+    watcher: Watcher = lambda _: None,
 ) -> Saved:
     """Save the used bytes of `device`. `level` is zstd's, 0 stores without packing. `threads` 0 is two more than cores.
 
     Raises DiskError, LibraryError, CancelledError. What was stored by then stays, for the next capture.
     """
     begun = time.monotonic()
+    threads = threads or crew.default_threads()
+    works = Works(WORKS, threads)
+
+    def tell() -> None:
+        tick(job.done.value, writer.stored)
+        watcher(works.rates())
+
     with Device(device) as disk:
         if disk.size < used.size:
             raise DiskError(f"{device} has {disk.size} bytes, fewer than the {used.size} to save", code="disk-io")
-        job = _Job(disk, used, writer, grain, level=level, on_bad=on_bad_sector)
+        job = _Job(disk, used, writer, works, grain, level=level, on_bad=on_bad_sector)
         crew.run(
             units(job.numbers, grain, max(UNIT, grain)),
             job.worker,
-            threads=threads or crew.default_threads(),
-            tell=lambda: tick(job.done.value, writer.stored),
+            threads=threads,
+            tell=tell,
             cancelled=cancelled,
             stuck=disk.abandon,
         )
@@ -95,6 +105,7 @@ class _Job:
         disk: Device,
         used: UsedMap,
         writer: ChunkWriter,
+        works: Works,
         grain: int,
         *,
         level: int,
@@ -104,6 +115,7 @@ class _Job:
         self._used = used
         self._reads = used.merged(READ_GAP, PAGE)
         self._writer = writer
+        self._works = works
         self._grain = grain
         self._level = level
         self._on_bad = on_bad
@@ -125,19 +137,31 @@ class _Job:
         """One thread's buffer and compressor."""
         packer = zstandard.ZstdCompressor(level=self._level) if self._level else None
         view = page_buffer(max(UNIT, self._grain))
-        yield lambda unit: self._save(unit, view, packer)
+        stages = self._works.worker()
+        yield lambda unit: self._save(unit, view, packer, stages)
 
-    def _save(self, unit: tuple[int, int], view: memoryview, packer: zstandard.ZstdCompressor | None) -> None:
+    def _save(
+        self,
+        unit: tuple[int, int],
+        view: memoryview,
+        packer: zstandard.ZstdCompressor | None,
+        stages: tuple[Stage, ...],
+    ) -> None:
         begin, end = unit
+        reading, hashing, packing, writing = stages
+        since = time.perf_counter()
         low = self.numbers[begin] * self._grain
         high = min(self._used.size, (self.numbers[end - 1] + 1) * self._grain)
         self._fill(low, high, view)
+        reading.worked(since, high - low)
         frames: list[Frame] = []
         places: list[int] = []
         for i in range(begin, end):
             start = self.numbers[i] * self._grain
             piece = view[start - low : min(self._used.size, start + self._grain) - low]
+            since = time.perf_counter()
             digest = blake3(piece).digest()
+            hashing.worked(since, len(piece))
             self._digests[i * HASH : (i + 1) * HASH] = digest
             if digest == self._zeros[len(piece)]:
                 self._blank.add(len(piece))
@@ -146,13 +170,18 @@ class _Job:
             if pack is not None:
                 self._place(i, pack)
                 continue
+            since = time.perf_counter()
             frames.append(_frame(digest, piece, packer))
+            packing.worked(since, len(piece))
             places.append(i)
         if frames:
+            since = time.perf_counter()
             for i, pack in zip(places, self._writer.add(frames), strict=True):
                 self._place(i, pack)
+            stored = sum(len(frame.payload) for frame in frames)
+            writing.worked(since, stored)
             self._new.add(sum(frame.length for frame in frames))
-            self._stored.add(sum(len(frame.payload) for frame in frames))
+            self._stored.add(stored)
         self.done.add(sum(extent.size for extent in self._used.within(low, high)))
 
     def _place(self, i: int, pack: bytes) -> None:

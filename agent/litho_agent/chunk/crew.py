@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import TypeVar
 
 from litho.errors import CancelledError
-from litho_agent.flow import Flow, Stage, Stopped
+from litho_agent.flow import Flow, Stage, StageRate, Stopped
 
 T = TypeVar("T")
 
@@ -26,6 +26,8 @@ POLL_S = 0.1
 Tick = Callable[[int, int], None]
 """Told the used bytes that are done, and the bytes of the library's side, so far."""
 Cancelled = Callable[[], bool]
+Watcher = Callable[[tuple[StageRate, ...]], None]
+"""Told what each kind of work has taken so far, in the order of a chunk's way."""
 
 
 def default_threads() -> int:
@@ -44,6 +46,36 @@ class Count:
         """Add to it."""
         with self._lock:
             self.value += amount
+
+
+class Works:
+    """What each kind of work has taken, over all workers.
+
+    Every worker does all kinds in turn. The seconds of all are divided by their number: so one kind's seconds a second say how
+    much of the crew it keeps busy, and its rate is the crew's and not one worker's.
+    """
+
+    def __init__(self, names: Sequence[str], threads: int) -> None:
+        self._names = tuple(names)
+        self._threads = max(1, threads)
+        self._lock = threading.Lock()
+        self._workers: list[tuple[Stage, ...]] = []
+
+    def worker(self) -> tuple[Stage, ...]:
+        """The counts of one more worker, by name in the order given, for its thread only."""
+        made = tuple(Stage(name) for name in self._names)
+        with self._lock:
+            self._workers.append(made)
+        return made
+
+    def rates(self) -> tuple[StageRate, ...]:
+        """The sums of this moment."""
+        with self._lock:
+            columns = list(zip(*self._workers, strict=True))
+        return tuple(
+            StageRate(one[0].name, sum(s.bytes for s in one), sum(s.busy_s for s in one) / self._threads)
+            for one in columns
+        )
 
 
 def run(

@@ -17,23 +17,24 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Literal
 
 import msgspec
 from blake3 import blake3
 
 from litho.errors import DiskError
+from litho.job import Free
 from litho.library.chunks.index import Index
 from litho.library.chunks.reader import ChunkReader, Locator, Wanted
 from litho.library.chunks.store import ChunkStore
 from litho.library.chunks.usedmap import UNIT, UsedMap, units
 from litho_agent.chunk import crew
 from litho_agent.chunk.capture import READ_GAP, blank
-from litho_agent.chunk.crew import Cancelled, Count, Tick
+from litho_agent.chunk.crew import Cancelled, Count, Tick, Watcher, Works
 from litho_agent.chunk.delta import Chooser, Mode, spread
 from litho_agent.chunk.device import PAGE, Device, page_buffer
+from litho_agent.flow import Stage
 
-Free = Literal["keep", "discard", "zero"]
+WORKS = ("disk compare", "library read", "unpack", "disk write")
 
 
 class Restored(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,6 +49,8 @@ class Restored(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes that were on the target already."""
     fetched: int
     """Bytes read from packs."""
+    freed: bool
+    """What is unused was left or given back, as it was asked for; False: the device cannot."""
     seconds: float
 
     def sentence(self) -> str:
@@ -66,6 +69,7 @@ def restore_partition(
     threads: int = 0,
     tick: Tick = lambda *_: None,
     cancelled: Cancelled = lambda: False,
+    watcher: Watcher = lambda _: None,
 ) -> Restored:
     """Write what `index` says to `device`, which is at least as large.
 
@@ -74,6 +78,13 @@ def restore_partition(
     CancelledError. After any error the content of `device` is undefined, but what was written need not be written again.
     """
     begun = time.monotonic()
+    threads = threads or crew.default_threads()
+    works = Works(WORKS, threads)
+
+    def tell() -> None:
+        tick(job.done.value, job.fetched.value)
+        watcher(works.rates())
+
     with Device(device, write=True) as disk:
         if disk.size < index.size:
             raise DiskError(
@@ -81,15 +92,14 @@ def restore_partition(
                 hint="use a disk that is at least as large",
                 code="target-too-small",
             )
-        job = _Job(disk, index, store, mode)
+        job = _Job(disk, index, store, works, mode)
         job.locator.require(index)
-        if free != "keep":
-            give_back(disk, index, zero=free == "zero")
+        freed = free == "keep" or give_back(disk, index, zero=free == "zero")
         crew.run(
             job.plan(begin),
             job.worker,
-            threads=threads or crew.default_threads(),
-            tell=lambda: tick(job.done.value, job.fetched.value),
+            threads=threads,
+            tell=tell,
             cancelled=cancelled,
             stuck=disk.abandon,
         )
@@ -101,6 +111,7 @@ def restore_partition(
         written=job.written.value,
         right=job.right.value,
         fetched=job.fetched.value,
+        freed=freed,
         seconds=time.monotonic() - begun,
     )
 
@@ -114,10 +125,11 @@ def give_back(disk: Device, index: Index, *, zero: bool) -> bool:
 
 
 class _Job:
-    def __init__(self, disk: Device, index: Index, store: ChunkStore, mode: Mode) -> None:
+    def __init__(self, disk: Device, index: Index, store: ChunkStore, works: Works, mode: Mode) -> None:
         self._disk = disk
         self._index = index
         self._reads = index.used.merged(READ_GAP, PAGE)
+        self._works = works
         self.locator = Locator(store)
         self._mode = mode
         self._chooser = Chooser(mode)
@@ -135,21 +147,23 @@ class _Job:
     def worker(self) -> Iterator[Callable[[tuple[int, int]], None]]:
         """One thread's buffer and reader."""
         view = page_buffer(max(UNIT, self._index.grain))
+        stages = self._works.worker()
         with ChunkReader(self.locator) as reader:
-            yield lambda unit: self._restore(unit, view, reader)
+            yield lambda unit: self._restore(unit, view, reader, stages)
 
-    def _restore(self, unit: tuple[int, int], view: memoryview, reader: ChunkReader) -> None:
+    def _restore(self, unit: tuple[int, int], view: memoryview, reader: ChunkReader, stages: tuple[Stage, ...]) -> None:
         begin, end = unit
         low, high = self._index.span(begin)[0], self._index.span(end - 1)[1]
         with self._lock:
             look = self._chooser.look()
-        wanted = self._differing(begin, end, low, high, view) if look else list(range(begin, end))
+        wanted = self._differing(begin, end, view, stages[0]) if look else list(range(begin, end))
         if wanted:
-            self._write(wanted, low, view, reader)
+            self._write(wanted, low, view, reader, stages[1:])
         self.done.add(sum(extent.size for extent in self._index.used.within(low, high)))
 
-    def _differing(self, begin: int, end: int, low: int, high: int, view: memoryview) -> list[int]:
+    def _differing(self, begin: int, end: int, view: memoryview, comparing: Stage) -> list[int]:
         since = time.perf_counter()
+        low, high = self._index.span(begin)[0], self._index.span(end - 1)[1]
         read_used(self._disk, self._index.used, self._reads, low, view[: high - low])
         wanted: list[int] = []
         count = differing = 0
@@ -159,15 +173,19 @@ class _Job:
             if blake3(view[start - low : stop - low]).digest() != self._index.digest(i):
                 wanted.append(i)
                 differing += stop - start
+        comparing.worked(since, count)
         with self._lock:
             self._chooser.looked(time.perf_counter() - since, count, differing)
         self.right.add(count - differing)
         return wanted
 
-    def _write(self, wanted: list[int], low: int, view: memoryview, reader: ChunkReader) -> None:
+    def _write(
+        self, wanted: list[int], low: int, view: memoryview, reader: ChunkReader, stages: tuple[Stage, ...]
+    ) -> None:
+        reading, unpacking, writing = stages
         since = time.perf_counter()
         asked: list[Wanted] = []
-        before = reader.fetched
+        before, before_s = reader.fetched, reader.read_s
         for i in wanted:
             start, stop = self._index.span(i)
             into = view[start - low : stop - low]
@@ -177,12 +195,17 @@ class _Job:
             else:
                 asked.append(Wanted(self._index.digest(i), pack, into))
         reader.fetch(asked)
+        fetched = time.perf_counter()
+        fetched_bytes, read_s = reader.fetched - before, reader.read_s - before_s
+        reading.add(fetched_bytes, read_s)
         count = 0
         for run in UsedMap(((s, e - s) for s, e in map(self._index.span, wanted)), self._index.size):
             self._disk.write(run.start, view[run.start - low : run.end - low])
             count += run.size
+        unpacking.add(count, fetched - since - read_s)
+        writing.worked(fetched, count)
         self.written.add(count)
-        self.fetched.add(reader.fetched - before)
+        self.fetched.add(fetched_bytes)
         with self._lock:
             self._chooser.wrote(time.perf_counter() - since, count)
 

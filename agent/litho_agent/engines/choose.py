@@ -1,7 +1,9 @@
 """Which engine saves a partition: a pure rule, and the one look at the disk that it needs.
 
-What the task or the kernel command line asks for wins, and is refused in a sentence *before* anything starts if that
-engine cannot do the file system. Nobody asked: partclone where it knows the file system, partimage for ReiserFS
+What the task asks for wins, then the kernel command line, then the site; what was asked for is refused in a sentence *before*
+anything starts if that engine cannot do the file system. Nobody asked: chunks, but streams where chunks would break what
+somebody relies on: gzip is a packing that only streams have, and Apache VCL looks at the sizes of files that carry the image's
+name, which chunks do not. `auto` is one stream a partition: partclone where it knows the file system, partimage for ReiserFS
 (partclone as Debian builds it has no reiserfs 3), raw for everything else. A restore asks nothing: it takes the engine
 that the manifest names."""
 
@@ -12,7 +14,7 @@ from pathlib import Path
 
 from litho import process
 from litho.errors import LibraryError, RefusedError
-from litho.job import EngineName
+from litho.job import EngineName, Job
 from litho_agent.engines.base import Engine
 from litho_agent.engines.partclone import Partclone
 from litho_agent.engines.partimage import Partimage
@@ -24,12 +26,25 @@ ENGINES: dict[str, Engine] = {
 }
 
 
-def choose(fs: str, asked: EngineName = "", *, xfs_version: int = 0) -> Engine:
-    """The engine for file system `fs` (blkid's name). Pure.
+CHUNK: EngineName = "chunk"
+"""The engine that is not one of `ENGINES`: it makes no stream (`litho_agent.chunk`)."""
+
+
+def settled(job: Job) -> EngineName:
+    """What a capture is made with, now that everybody who may wish has been heard. Pure. Raises RefusedError."""
+    if job.engine == CHUNK and job.compress == "gzip":
+        raise _refused(CHUNK, "chunks are packed by zstd or not at all, and gzip was asked for")
+    if job.engine:
+        return job.engine
+    return "auto"
+
+
+def choose(fs: str, asked: EngineName = "auto", *, xfs_version: int = 0) -> Engine:
+    """The engine that makes a stream of the file system `fs` (blkid's name). Pure.
 
     `xfs_version` is 4 or 5 for an XFS (see `xfs_version`), 0 when it was not looked at. Raises RefusedError.
     """
-    if not asked:
+    if asked in ("", "auto"):
         if ENGINES["partclone"].knows(fs):
             return ENGINES["partclone"]
         return ENGINES["partimage"] if fs == "reiserfs" else ENGINES["raw"]
@@ -49,13 +64,13 @@ def named(name: str) -> Engine:
     if engine is None:
         raise LibraryError(
             f"the image was made by the engine {name[:60]!r}, which this agent does not have",
-            hint=f"it has: {', '.join(sorted(ENGINES))}",
+            hint=f"it has: {', '.join(sorted([*ENGINES, CHUNK]))}",
             code="unknown-engine",
         )
     return engine
 
 
-def choose_for(device: Path, fs: str, asked: EngineName = "") -> Engine:
+def choose_for(device: Path, fs: str, asked: EngineName = "auto") -> Engine:
     """`choose`, after the look at `device` that it needs. Raises RefusedError, MissingProgramError."""
     looked = xfs_version(device) if asked == "partimage" and fs == "xfs" else 0
     return choose(fs, asked, xfs_version=looked)

@@ -19,6 +19,8 @@ DISK = m.DiskFacts(
 )
 COMMON = {"node": "n01", "session": "5f0c2a9e", "task": "t-17"}
 
+SHA = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+
 
 def event(seq: int, body: m.EventBody) -> m.EventReport:
     return m.EventReport(**COMMON, seq=seq, at=1795363200.0, body=body)
@@ -36,6 +38,7 @@ WIRE: dict[str, m.Message] = {
         site="default",
         job=Job(action="capture", image="golden"),
         library="nfs://10.0.0.1/images",
+        engine="chunk",
         brokers=(m.Broker(host="10.0.0.1"),),
         username="n01.5f0c2a9e",
         password="only-for-this-claim",
@@ -90,6 +93,7 @@ WIRE: dict[str, m.Message] = {
             seconds=9.6,
             disk=DISK,
             os=m.OsFacts(name="Linux", vers="debian12", distro="debian", arch="x86_64"),
+            receipts=(m.Receipt(part=1, root=SHA, moved=730000000, right=270000000),),
         ),
     ),
     "failed": event(
@@ -106,7 +110,6 @@ WIRE: dict[str, m.Message] = {
     "stop": command(m.Stop(reason="the task is held by another session")),
     "finish": command(m.Finish()),
 }
-SHA = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 MANIFEST = Manifest(
     image="golden",
     version=2,

@@ -57,6 +57,13 @@ class Index(msgspec.Struct, frozen=True, kw_only=True):
         """Bytes of the partition."""
         return self.used.size
 
+    @property
+    def total(self) -> int:
+        """Bytes of all chunks."""
+        if not self.numbers:
+            return 0
+        return (len(self.numbers) - 1) * self.grain + min(self.grain, self.size - self.numbers[-1] * self.grain)
+
     def digest(self, i: int) -> bytes:
         """Hash of the chunk in place `i`."""
         return self.digests[i * HASH : (i + 1) * HASH]

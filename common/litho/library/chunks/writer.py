@@ -83,6 +83,8 @@ class ChunkWriter:
         self.known = known if known is not None else Known.load(store)
         self.stored = 0
         """Bytes written into packs."""
+        self.sealed: list[bytes] = []
+        """The packs that this capture made and that count."""
         self._pack_bytes = min(pack_bytes, packs.MAX_PACK - 2 * packs.MAX_CHUNK)
         self._lock = threading.Lock()
         self._open: _Open | None = None
@@ -184,6 +186,7 @@ class ChunkWriter:
             os.close(growing.fd)
         index = self.store.publish(growing.pack, growing.size, growing.records)
         self.known.add(index)
+        self.sealed.append(growing.pack)
         with self._lock:
             for record in growing.records:
                 if self._growing.get(record.digest) == growing.pack:
