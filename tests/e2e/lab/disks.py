@@ -83,27 +83,31 @@ def bios_disk(cache: Path, *, size_mib: int = 2048, boot_mib: int = 128, swap_mi
         with image.open("wb") as file:
             file.truncate(mib * MIB)
         process.run(["mke2fs", "-q", "-t", "ext3", "-U", uuid, "-L", label, "-d", source, image])
-        _place(image, disk, at)
+        place(image, disk, at)
     swap = work / "swap.img"
     with swap.open("wb") as file:
         file.truncate(swap_mib * MIB)
     process.run(["mkswap", "-U", SWAP_UUID, "-L", "golden-swap", swap])
-    _place(swap, disk, swap_at)
-    _grub(disk, work)
+    place(swap, disk, swap_at)
+    grub(disk, work)
     shutil.rmtree(work)
     stamp.done()
     return disk
 
 
-def _place(image: Path, disk: Path, sector: int) -> None:
+def place(image: Path, disk: Path, sector: int) -> None:
+    """Put a partition's content, a file that goes with this, to its place on a disk; `sector` of 512 bytes, at a whole MiB."""
     process.run(
         ["dd", f"if={image}", f"of={disk}", "bs=512K", f"seek={sector // 1024}", "conv=notrunc,sparse", "status=none"]
     )
     image.unlink()
 
 
-def _grub(disk: Path, work: Path) -> None:
-    """GRUB without grub-install: its first sector's code into the MBR, the rest into the gap behind it."""
+def grub(disk: Path, work: Path) -> None:
+    """GRUB without grub-install: its first sector's code into the MBR, the rest into the gap behind it.
+
+    It reads /grub/grub.cfg on the first partition.
+    """
     core = work / "core.img"
     modules = ("biosdisk", "part_msdos", "ext2", "normal", "linux", "serial", "terminal", "echo", "configfile")
     process.run(["grub-mkimage", "-O", "i386-pc", "-p", "(hd0,msdos1)/grub", "-o", core, *modules])

@@ -39,6 +39,8 @@ class Disk(msgspec.Struct, frozen=True, kw_only=True):
     file: Path
     bus: str = "virtio"
     serial: str = ""
+    mib_s: int = 0
+    """MiB a second that it reads or writes at most, for tests that need time in the middle; 0 for as fast as it goes."""
 
     def arguments(self, number: int) -> list[str]:
         """QEMU's words for it; `number` is its place, also in the firmware's order after the network."""
@@ -47,6 +49,8 @@ class Disk(msgspec.Struct, frozen=True, kw_only=True):
         device = BUSES[self.bus].format(id=name, n=number) + f",bootindex={number + 2}"
         serial = self.serial or (f"lab-{self.file.stem}-{number}"[:20])
         drive = f"file={self.file},format={kind},id={name},if=none,cache=unsafe,discard=unmap,detect-zeroes=unmap"
+        if self.mib_s:
+            drive += f",throttling.bps-total={self.mib_s * 1024 * 1024}"
         return ["-drive", drive, "-device", f"{device},serial={serial}"]
 
 
