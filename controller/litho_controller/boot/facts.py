@@ -15,7 +15,8 @@ from litho_controller.tables import rows, values
 
 _COLUMNS = {
     "bootparams": ("addkcmdline",),
-    "noderes": ("installnic", "primarynic", "xcatmaster", "nfsserver", "tftpserver", "netboot"),
+    "noderes": ("installnic", "primarynic", "xcatmaster", "nfsserver", "nfsdir", "tftpserver", "netboot"),
+    "nodetype": ("provmethod",),
     "nodehm": ("serialport", "serialspeed", "serialflow"),
     "hosts": ("ip",),
 }

@@ -21,7 +21,7 @@ from __future__ import annotations
 import re
 
 from litho_controller.boot import macs
-from litho_controller.boot.plan import INITRD, KERNEL, Boot
+from litho_controller.boot.plan import Boot
 
 RETRY_S = 5
 MENU_MS = 10_000
@@ -78,11 +78,11 @@ def menu(boot: Boot, *, mac: str, base: str, sanboot: bool) -> str:
 def _start(boot: Boot, *, mac: str, base: str, tell: str) -> tuple[str, ...]:
     return (
         f"echo lithograph: {shown(tell)}",
-        f"kernel {boot.files}/{KERNEL} initrd={INITRD} {boot.line(macs.hexhyp(mac))} || goto failed",
-        f"initrd --name {INITRD} {boot.files}/{INITRD} || goto failed",
+        f"kernel {boot.files}/{boot.kernel} initrd={boot.initrd_name} {boot.line(macs.hexhyp(mac))} || goto failed",
+        f"initrd --name {boot.initrd_name} {boot.files}/{boot.initrd} || goto failed",
         "boot || goto failed",
         ":failed",
-        f"echo lithograph: the root image cannot be fetched, trying again in {RETRY_S} s",
+        f"echo lithograph: {boot.called} cannot be fetched, trying again in {RETRY_S} s",
         f"sleep {RETRY_S}",
         *_ask(mac, base),
     )

@@ -26,6 +26,8 @@ from litho_controller.boot import macs
 
 KERNEL, INITRD, ROOTIMG = "vmlinuz", "initrd.img", "rootimg.squashfs"
 """Names of the files as the root image's build makes them."""
+IMAGE = "xcat/image/x86"
+"""Where kernel and initrd lie below the TFTP server's directory, as the root image's xCAT layout has them."""
 
 _NIC = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,14}", re.ASCII)
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,252})|[0-9A-Fa-f:]+:[0-9A-Fa-f:.]*", re.ASCII)
@@ -43,12 +45,15 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     primarynic: str = ""
     xcatmaster: str = ""
     nfsserver: str = ""
+    nfsdir: str = ""
     tftpserver: str = ""
     netboot: str = ""
     serialport: str = ""
     serialspeed: str = ""
     serialflow: str = ""
     ip: str = ""
+    provmethod: str = ""
+    """The osimage that the node is set to, where it is set to one of xCAT's own methods."""
 
 
 class Boot(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,11 +63,28 @@ class Boot(msgspec.Struct, frozen=True, kw_only=True):
     title: str
     """For a person at the console: `install image-x86-golden`. Also the first comment of a boot file, which xCAT's tools read."""
     files: str
-    """URL of the directory with kernel and initrd."""
+    """URL of the directory below which kernel and initrd lie."""
+    kernel: str = KERNEL
+    """Below `files`; the name behind the last slash is what it is called in `folder`."""
+    initrd: str = INITRD
+    folder: str = IMAGE
+    """Where both lie below a TFTP server's directory."""
+    called: str = "the root image"
+    """What is said of it on the console."""
     words: tuple[str, ...]
     """Of the kernel command line, without the card."""
     card: str = ""
     """`netdev=eth1` or `BOOTIF=01-...` when the tables name one; empty: the card that boots, which the loader knows."""
+
+    @property
+    def initrd_name(self) -> str:
+        """What loaders call the initrd."""
+        return self.initrd.rpartition("/")[2]
+
+    @property
+    def kernel_name(self) -> str:
+        """What the kernel is called in `folder`."""
+        return self.kernel.rpartition("/")[2]
 
     def line(self, mac: str = "") -> str:
         """The command line; `mac` is the card that boots, or a loader's own word for it."""

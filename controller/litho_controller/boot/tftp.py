@@ -7,6 +7,8 @@ writes.
     <tftpdir>/boot/grub2/grub.cfg-01-<mac>      #<state>
     ... and by the address in hexadecimal (0A000001) when hosts.ip says it
 
+    <tftpdir>/xcat/osimage/<image>/             kernel and initrd of an osimage, for pxelinux and GRUB
+
 noderes.netboot decides which: `xnba`, `pxe`, `grub2` (also `grub2-tftp`, `grub2-http`); nothing means xnba. The second line of
 xnba's and the first of the others is the node's state, as xCAT's nodestat reads it. Paths and shapes of the files are those of
 xCAT 2.19.
@@ -18,8 +20,10 @@ as soon as the task is claimed or ends.
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import os
+import shutil
 from pathlib import Path
 
 import msgspec
@@ -27,12 +31,10 @@ import msgspec
 from litho.errors import LithoError, UsageError
 from litho.messages import is_name
 from litho_controller.boot import ipxe, macs
-from litho_controller.boot.plan import INITRD, KERNEL, Boot, Facts
+from litho_controller.boot.plan import Boot, Facts
 
 XNBA, PXE, GRUB = "xnba", "pxe", "grub2"
 FOLDERS = {XNBA: "xcat/xnba/nodes", PXE: "pxelinux.cfg", GRUB: "boot/grub2"}
-IMAGE = "xcat/image/x86"
-"""Where kernel and initrd lie below the TFTP server's directory, as the root image's xCAT layout has them."""
 
 
 class File(msgspec.Struct, frozen=True):
@@ -81,10 +83,10 @@ def xnba(boot: Boot | None, title: str) -> str:
     if boot is None:
         return f"{head}exit\n"
     return (
-        f"{head}imgfetch -n kernel {boot.files}/{KERNEL}\n"
+        f"{head}imgfetch -n kernel {boot.files}/{boot.kernel}\n"
         "imgload kernel\n"
-        f"imgargs kernel initrd={INITRD} {boot.line('${netX/mac:hexhyp}')}\n"
-        f"imgfetch -n {INITRD} {boot.files}/{INITRD}\n"
+        f"imgargs kernel initrd={boot.initrd_name} {boot.line('${netX/mac:hexhyp}')}\n"
+        f"imgfetch -n {boot.initrd_name} {boot.files}/{boot.initrd}\n"
         "imgexec kernel\n"
     )
 
@@ -94,7 +96,8 @@ def pxelinux(boot: Boot | None, title: str, mac: str) -> str:
     head = f"#{title}\nDEFAULT xCAT\nLABEL xCAT\n"
     if boot is None:
         return f"{head} LOCALBOOT 0\n"
-    return f"{head} KERNEL {IMAGE}/{KERNEL}\n APPEND initrd={IMAGE}/{INITRD} {boot.line(macs.hexhyp(mac))}\n"
+    kernel, initrd = f"{boot.folder}/{boot.kernel_name}", f"{boot.folder}/{boot.initrd_name}"
+    return f"{head} KERNEL {kernel}\n APPEND initrd={initrd} {boot.line(macs.hexhyp(mac))}\n"
 
 
 def grub(boot: Boot | None, title: str, mac: str) -> str:
@@ -103,7 +106,8 @@ def grub(boot: Boot | None, title: str, mac: str) -> str:
     if boot is None:
         return f'{head}menuentry "local" {{\n    exit\n}}\n'
     words = boot.line(macs.hexhyp(mac))
-    return f'{head}menuentry "{title}" {{\n    linux /{IMAGE}/{KERNEL} {words}\n    initrd /{IMAGE}/{INITRD}\n}}\n'
+    kernel, initrd = f"/{boot.folder}/{boot.kernel_name}", f"/{boot.folder}/{boot.initrd_name}"
+    return f'{head}menuentry "{title}" {{\n    linux {kernel} {words}\n    initrd {initrd}\n}}\n'
 
 
 def _hexip(text: str) -> str:
@@ -120,6 +124,26 @@ class TftpFiles:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
 
+    def share(self, folder: str, found: list[Path]) -> None:
+        """Let `folder` have copies of these files under their own names. Blocks. Raises LithoError."""
+        for source in found:
+            path = self._directory / folder / source.name
+            beside = path.with_name(f".{path.name}.new")
+            try:
+                new = source.stat()
+                with contextlib.suppress(FileNotFoundError):
+                    old = path.stat()
+                    if (old.st_size, old.st_mtime_ns) == (new.st_size, new.st_mtime_ns):
+                        continue
+                path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+                beside.unlink(missing_ok=True)
+                shutil.copyfile(source, beside)
+                beside.chmod(0o644)
+                os.utime(beside, ns=(new.st_atime_ns, new.st_mtime_ns))
+                beside.rename(path)
+            except OSError as exc:
+                raise _error(path, exc) from exc
+
     def write(self, found: list[File]) -> None:
         """Put files in their places. Blocks. Raises LithoError."""
         for one in found:
@@ -134,8 +158,12 @@ class TftpFiles:
                     file.write(one.text)
                 beside.rename(path)
             except OSError as exc:
-                raise LithoError(
-                    f"the boot file {path} cannot be written ({exc.strerror or exc})",
-                    hint="check the rights and the space of boot.tftpdir",
-                    code="boot-file",
-                ) from exc
+                raise _error(path, exc) from exc
+
+
+def _error(path: Path, exc: OSError) -> LithoError:
+    return LithoError(
+        f"the boot file {path} cannot be written ({exc.strerror or exc})",
+        hint="check the rights and the space of boot.tftpdir",
+        code="boot-file",
+    )

@@ -2,12 +2,14 @@
 
 A node exists when it has a row in nodelist. Its boot state is chain.currstate in xCAT's words: `boot`,
 `image image-x86-golden` (a capture is ahead), `install image-x86-golden` (a restore is ahead). As xCAT does for such states,
-chain.currchain is set to `boot`: what comes after them is the local disk.
+chain.currchain is set to `boot`: what comes after them is the local disk. `netboot rhels5.4-x86_64-foo` and `statelite ...`
+have no currchain: the node boots so until it is set to something else.
 """
 
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Mapping, Sequence
 
 import msgspec
@@ -174,10 +176,22 @@ async def remove(conn: AsyncConnection, names: Sequence[str]) -> None:
         await rows.remove(conn, table, names)
 
 
-async def set_state(conn: AsyncConnection, states: Mapping[str, str]) -> None:
-    """Set the boot state of nodes."""
+async def set_state(conn: AsyncConnection, states: Mapping[str, str], *, stays: bool = False) -> None:
+    """Set the boot state of nodes; `stays`: for every boot from now on, and not for the next one alone."""
+    chain = None if stays else BOOT
     await rows.put_many(
         conn,
         "chain",
-        [{"node": node, "currstate": text, "currchain": BOOT} for node, text in states.items()],
+        [{"node": node, "currstate": text, "currchain": chain} for node, text in states.items()],
     )
+
+
+async def set_status(conn: AsyncConnection, name: str, status: str, *, now: float) -> None:
+    """Write nodelist.status, one of xCAT's words, when it is another one."""
+    if (await rows.get(conn, "nodelist", name)).get("status") != status:
+        await rows.put(conn, "nodelist", name, {"status": status, "statustime": stamp(now)})
+
+
+def stamp(now: float) -> str:
+    """A moment as xCAT writes it: `MM-DD-YYYY hh:mm:ss`, local time."""
+    return time.strftime("%m-%d-%Y %H:%M:%S", time.localtime(now))

@@ -15,12 +15,13 @@ the silence of its agent that goes with it. A machine in its firmware is silent;
 | under way, its agent heard of lately | nothing yet: it asks again |
 | under way, its agent silent | the task is LOST; nothing yet when another attempt is queued, else its own disk |
 
-A node without a task that is set to an osimage (netboot, statelite, an installer) boots that, every time; when its files are missing
-it asks again.
+A node without a task that is set to an osimage (netboot, statelite, an installer) boots that, every time; when its files are
+missing it asks again.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 
 import msgspec

@@ -26,7 +26,7 @@ from litho_controller.store.tasks import TaskRow
 from litho_controller.store.waves import WaveRow
 from litho_controller.tables import nodes, rows
 from litho_controller.tables.nodes import Node
-from litho_controller.tasks import again, orders, rules, safety, waves
+from litho_controller.tasks import again, orders, osboot, rules, safety, waves
 from litho_controller.tasks.core import Tasks
 
 log = logging.getLogger("litho.tasks")
@@ -202,12 +202,20 @@ class Requests:
             for row in cancelled:
                 tasks.after(row)
                 tasks.forget_boot_file(row)
+            # Also those without a task: they may have been set to boot an osimage.
+            tasks.to_turn.update(known)
+            tasks.turned.set()
             for name in some:
                 if name in known:
                     lines.append(NodesetLine(node=name, text=state))
                 else:
                     lines.append(NodesetLine(node=name, error=str(_missing(name)), code="node-missing"))
         return lines
+
+    async def set_osimage(self, names: Sequence[str], name: str) -> list[NodesetLine]:
+        """Let nodes boot an osimage whose method is netboot, statelite or install by an installer. Raises NotFoundError,
+        RefusedError when the image is at fault."""
+        return await osboot.set_osimage(self._tasks, names, name, require_mac=self._require_mac)
 
     async def cancel(self, number: int) -> TaskRow:
         """Cancel a task: at once while no agent holds it, else its agent is asked to stop. Raises NotFoundError, RefusedError."""

@@ -4,7 +4,8 @@
 can do so any number of times, so a note is never lost: what fails is tried again, and at the start every node's files are
 looked at, because a crash may have left one that sends its node into the root image for a task that has ended.
 
-* boot.tftpdir: a node with an armed task gets the root image, every other one its own disk.
+* boot.tftpdir: a node with an armed task gets the root image, one that is set to an osimage gets that, every other one its own
+  disk.
 * power.on_arm: when the files are written (or when there are none to write), a node that was armed is switched. A controller
   that was killed just then switches it once more; a node that waits for its task loses nothing by that.
 """
@@ -13,7 +14,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from litho.errors import LithoError
@@ -27,7 +29,9 @@ from litho_controller.power.command import Power
 from litho_controller.store import tasks as rows_of
 from litho_controller.store.tasks import TaskRow
 from litho_controller.tables import nodes
+from litho_controller.tasks import osboot
 from litho_controller.tasks.core import Tasks
+from litho_controller.tasks.osboot import Known
 
 log = logging.getLogger("litho.boot")
 
@@ -87,11 +91,10 @@ class Turning:
             facts = await facts_of.of_nodes(conn, names)
             states = {node.name: node.state for node in await nodes.get(conn, names)}
             active = {row.node: row for row in await rows_of.find(conn, nodes=names, states=[State.ARMED])}
-        if self._files is not None:
-            found: list[File] = []
-            for name, state in states.items():
-                found += self._of(facts[name], active.get(name), state)
-            await asyncio.to_thread(self._files.write, found)
+            wanted = {facts[name].provmethod for name, state in states.items() if osboot.is_set(facts[name], state)}
+            known = await osboot.read(conn, wanted) if self._files is not None else None
+        if self._files is not None and known is not None:
+            await asyncio.to_thread(self._write, self._files, known, facts, active, states)
         if self._on_arm is not None:
             fresh = [row for row in active.values() if row.number not in self._switched]
             self._switched = {row.number for row in active.values()} | {
@@ -101,13 +104,32 @@ class Turning:
                 if line.error:
                     log.error("%s is armed and could not be switched: %s", line.node, line.error)
 
-    def _of(self, facts: Facts, row: TaskRow | None, state: str) -> list[File]:
+    def _write(
+        self,
+        files: TftpFiles,
+        known: Known,
+        facts: Mapping[str, Facts],
+        active: Mapping[str, TaskRow],
+        states: Mapping[str, str],
+    ) -> None:
+        """Blocks. Raises LithoError."""
+        found: list[File] = []
+        for name, state in states.items():
+            found += self._of(files, known, facts[name], active.get(name), state)
+        files.write(found)
+
+    def _of(self, files: TftpFiles, known: Known, facts: Facts, row: TaskRow | None, state: str) -> list[File]:
         line = self._tasks.boot.read(facts.node) if row is not None else ""
+        url = self._tasks.installation.url
         try:
             boot = None
             if line:
-                url = self._tasks.installation.url
                 boot = plan.boot(facts, title=state, url=url, common=self._common, own=tuple(line.split()))
+            elif osboot.is_set(facts, state):
+                boot = osboot.boot_of(known, facts, state, url=url)
+                if tftp.method(facts) != tftp.XNBA:
+                    home = Path(known.locate(facts.provmethod).home)
+                    files.share(boot.folder, [home / boot.kernel, home / boot.initrd])
             return tftp.files(facts, boot, state=state)
         except LithoError as exc:
             # One node's tables; the others' files are not held up by them.

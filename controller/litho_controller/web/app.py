@@ -24,6 +24,7 @@ from litho_controller.web import bundles, images, inventory, nodes, objects, tab
 from litho_controller.web import power as switching
 from litho_controller.web.boot import BootDoor
 from litho_controller.web.desk import DESK, MAX_BODY, Desk
+from litho_controller.web.osfiles import OsFiles
 
 log = logging.getLogger("litho.web")
 
@@ -56,6 +57,7 @@ def node_app(desk: Desk, boot: BootDoor | None = None) -> web.Application:
     app.router.add_post("/v1/claim", claim)
     if boot is not None:
         boot.add_to(app)
+        OsFiles(desk.store).add_to(app)
     app.router.add_get("/v1/health", health)
     return app
 

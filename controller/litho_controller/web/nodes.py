@@ -12,6 +12,7 @@ from litho.errors import RefusedError, UsageError
 from litho.library import ImageRef, parse_ref
 from litho.task import Action
 from litho_controller import api, noderange
+from litho_controller.boot import netboot
 from litho_controller.store import tasks as rows_of
 from litho_controller.store.tasks import TaskRow
 from litho_controller.tables import nodes, osimages, rows
@@ -113,23 +114,40 @@ async def nodeset(request: web.Request) -> web.Response:
             ]
             return answer(api.NodesetAnswer(nodes=tuple(lines)))
         image = await osimages.row(conn, wanted.image) if wanted.state == "osimage" else {}
+        linux = await rows.get(conn, "linuximage", str(image["imagename"])) if image else {}
     if wanted.state in ("boot", "offline"):
         lines = await desk.requests.set_boot(names, wanted.state)
         return answer(api.NodesetAnswer(nodes=tuple(lines)))
     action: Action = "capture" if wanted.state == "image" else "restore"
     ref = parse_ref(wanted.image) if wanted.image else None
     if ref is not None and wanted.state == "osimage":
-        action, ref = await _meant(desk, ref, image)
+        captured = bool(await asyncio.to_thread(desk.library.versions, ref.name))
+        if method := netboot.method_of(image, linux, captured=captured):
+            _refuse_wishes(wanted, ref, method)
+            lines = await desk.requests.set_osimage(names, ref.name)
+            return answer(api.NodesetAnswer(nodes=tuple(lines)))
+        action, ref = _meant(ref, image, captured=captured)
     lines = await desk.requests.create(names, action, ref, wanted.job, wanted.when)
     return answer(api.NodesetAnswer(nodes=tuple(lines)))
 
 
-async def _meant(desk: Desk, ref: ImageRef, row: Mapping[str, str | None]) -> tuple[Action, ImageRef]:
+def _meant(ref: ImageRef, row: Mapping[str, str | None], *, captured: bool) -> tuple[Action, ImageRef]:
     """What `osimage=NAME` asks for: an image of the library under that name, else what the osimage table makes of it."""
-    versions = [] if row.get("provmethod") == "image" else await asyncio.to_thread(desk.library.versions, ref.name)
-    if versions:
+    if captured and row.get("provmethod") != "image":
         return "restore", ref
     return osimages.meaning(ref, row)
+
+
+def _refuse_wishes(wanted: api.NodesetRequest, ref: ImageRef, method: str) -> None:
+    """Raise UsageError for what only a task could heed."""
+    if ref.version:
+        raise UsageError(f"{ref.name} is no captured disk and has no versions", hint=f"say osimage={ref.name}")
+    if wanted.job != api.JobOptions() or wanted.when != type(wanted.when)():
+        raise UsageError(
+            f"{ref.name} is booted by the node itself ({method}), without a task that options could be for",
+            hint="leave the options out",
+            code="usage",
+        )
 
 
 @routes.get("/v1/nodestat")

@@ -13,12 +13,11 @@ image is printed, `failed` when that went wrong; what answered stands in appstat
 
 from __future__ import annotations
 
-import time
-
 import msgspec
 
 from litho_controller.probe import Seen
 from litho_controller.store.tasks import TaskRow
+from litho_controller.tables.nodes import stamp as stamp  # noqa: PLC0414 - exported from here
 from litho_controller.tasks import rules
 
 NOPING = "noping"
@@ -48,8 +47,3 @@ def told(boot_state: str, latest: TaskRow | None, *, gone: bool = False, seen: S
         return Told(text=NOPING, status=NOPING)
     answer = seen.agent or ",".join(seen.services)
     return Told(text=answer or text, status="ping", appstatus=answer)
-
-
-def stamp(now: float) -> str:
-    """A moment as xCAT writes it: `MM-DD-YYYY hh:mm:ss`, local time."""
-    return time.strftime("%m-%d-%Y %H:%M:%S", time.localtime(now))
