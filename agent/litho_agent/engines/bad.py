@@ -137,13 +137,13 @@ def too_many(device: Path, lost: int) -> DiskError:
 
 
 def told(place: Place, part: Part) -> str:
-    """What a person is told of a partition that was saved without some sectors. Pure."""
+    """What a person is told of a partition that was saved without some sectors, short enough for a note. Pure."""
     lost, places = part.lost
-    listed = "; ".join(_placed(place, one) for one in part.bad[:_SHOWN])
-    more = f"; and {places - _SHOWN} more, which the image's manifest lists" if places > _SHOWN else ""
+    shown = ", ".join(f"{one.start} ({one.size} bytes)" for one in part.bad[:_SHOWN])
+    more = f" and {places - _SHOWN} more places" if places > _SHOWN else ""
     return (
-        f"{place.name}: {lost} bytes could not be read and are lost, in {places} place{'' if places == 1 else 's'} of "
-        f"{place.disk.path}: {listed}{more}"
+        f"{place.name}: {lost} bytes in {places} place{'' if places == 1 else 's'} could not be read and are lost, "
+        f"at byte {shown}{more}"
     )
 
 
