@@ -33,6 +33,7 @@ from litho_agent.lanes import each
 from litho_agent.layout import read_layout
 from litho_agent.mover import WorkOrder
 from litho_agent.osfacts import read_os_release
+from litho_agent.settle import CONDITION
 from litho_agent.survey import Piece, survey
 from litho_agent.telling import Teller, check_cancelled, reading
 from litho_agent.transfer import Cancelled
@@ -163,6 +164,7 @@ class _Saver:
             fs=piece.probe.type,
             uuid=piece.probe.uuid,
             label=piece.probe.label,
+            extra={CONDITION: piece.condition} if piece.condition else {},
         )
         if piece.used_map is not None:
             gauge = self._gauges.transfer(self._places[piece.number], piece.used)
@@ -198,7 +200,7 @@ class _Saver:
             used=piece.used,
             stream_bytes=saved.stream_bytes,
             stream_sha256=saved.stream_sha256,
-            extra=tail.to_extra(tail.read(piece.device, piece.size, left_out)) if left_out else {},
+            extra=part.extra | (tail.to_extra(tail.read(piece.device, piece.size, left_out)) if left_out else {}),
         )
 
     def _version(self, engine: Engine) -> str:

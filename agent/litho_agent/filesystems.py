@@ -14,14 +14,16 @@ import contextlib
 import os
 import re
 import select
+import signal
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 
 from litho import process
-from litho.errors import DiskError
+from litho.errors import CancelledError, DiskError, EngineError
 from litho.process import Argv
 from litho_agent.disks.hold import Hold
 
@@ -225,20 +227,81 @@ def checker(device: Path, fs: str) -> Check | None:
     return Check(argv, claims=fs == "f2fs") if argv else None
 
 
-def prove(device: Path, fs: str, *, hold: Hold | None = None) -> bool:
+def prove(device: Path, fs: str, *, hold: Hold | None = None, cancelled: Callable[[], bool] = lambda: False) -> bool:
     """Check the file system `fs` on `device`. True when it is clean, False when there is no program to ask for it.
 
-    `hold` is what holds its disk, if anything does. Raises DiskError when the program found something.
+    `hold` is what holds its disk, if anything does. `cancelled` is asked all the while: a large file system takes long.
+    Raises DiskError when the program found something, EngineError when it was killed before it could say, CancelledError.
     """
     check = checker(device, fs)
     if check is None or process.which(check.argv[0]) is None:
         return False
     with hold.lend(device) if check.claims and hold is not None else contextlib.nullcontext():
-        done = process.run(check.argv, ok=range(256), timeout_s=3600, doing=f"checking {device}")
-    if done.code not in check.ok:
+        code, words = _asked(check.argv, cancelled)
+    if code == -signal.SIGKILL:
+        # By the kernel, for want of memory: no word about the file system.
+        raise EngineError(
+            f"the {fs} on {device} could not be checked: {process.told(check.argv, code)}", code="no-check"
+        )
+    found = complaint(check, code, words)
+    if found:
         raise DiskError(
-            f"the {fs} on {device} is not clean: {process.told(check.argv, done.code)} ({done.last_words})",
-            hint="the image holds it like this; check the source and capture it again",
+            f"the {fs} on {device} is not sound: {Path(check.argv[0]).name} says: {found}",
+            hint="if its source is not sound either, repair it there and capture it again; else check this disk",
             code="not-clean",
         )
     return True
+
+
+_NOISE = re.compile(
+    r"e2fsck \d.*|Warning!  .* is in use\.|Pass \d.*|.*: \d+/\d+ files \(.*"
+    r"|.*\*{5} WARNING: Filesystem still has errors.*|Fix\? no|Clear\? no"
+    r"|fsck\.fat \d.*|Leaving filesystem unchanged\.|.*: \d+ files, \d+/\d+ clusters"
+    r"|Phase \d.*|- .*|No modify flag set.*"
+    r"|Opening filesystem to check\.\.\.|Checking filesystem on .*|UUID: .*|\[\d/\d\] .*"
+    r"|Info: .*|\"?Linux version.*|(?:from|to) \"Linux version.*|\[FSCK\] .*\[Ok\.\.\].*|\[FSCK\] Max image size.*"
+    r"|exfatprogs version.*|Mounting volume\.\.\..*|Attempting to correct errors\.\.\..*|Processing of \$MFT.*"
+)
+"""What the checkers say in any case: their names, phases and sums. What is left over is what they complain of."""
+_FAT_SUMMARY = re.compile(r"Free cluster summary wrong.*|Auto-correcting\.")
+_WORDS_KEPT = 64 * 1024
+
+
+def complaint(check: Check, code: int, words: str) -> str:
+    """What the program that was asked complains of, in its own words; empty when the file system is clean. Pure.
+
+    A FAT's count of free clusters is only a hint to itself (Microsoft's FAT specification, FSInfo), and systems that were
+    switched off leave a wrong one behind: that alone is no damage.
+    """
+    lines = [line.strip() for line in re.split(r"[\r\n]+", words)]
+    told = [line for line in lines if line and not _NOISE.fullmatch(line)]
+    if check.argv[0] == "fsck.fat":
+        told = [line for line in told if not _FAT_SUMMARY.fullmatch(line)]
+        if code == 1 and not told:
+            return ""
+    if code in check.ok:
+        return ""
+    return "".join(c if c.isprintable() else "." for c in told[0][:200]) if told else process.told(check.argv, code)
+
+
+def _asked(argv: tuple[str, ...], cancelled: Callable[[], bool]) -> tuple[int, str]:
+    """Exit code and the first words of a program that may take long and say much. Raises EngineError, CancelledError."""
+    child = process.start(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    kept = b""
+    try:
+        assert child.stdout is not None  # noqa: S101 - asked for above
+        while True:
+            if cancelled():
+                raise CancelledError("the task was cancelled on request")
+            if not select.select([child.stdout], [], [], 0.2)[0]:
+                continue
+            piece = os.read(child.stdout.fileno(), 64 * 1024)
+            if not piece:
+                return child.wait(), kept.decode(errors="replace")
+            # A damaged file system can make it say gigabytes; the first complaint is the one that counts.
+            kept += piece[: _WORDS_KEPT - len(kept)]
+    finally:
+        child.kill()
+        child.wait()
+        if child.stdout is not None:
+            child.stdout.close()

@@ -7,8 +7,9 @@ Three parts, and the order is the point of it:
    found here, with the disk untouched.
 2. **Print.** Old signatures and the old table go, the new table comes without boot code and active flag, and each
    partition is filled.
-3. **Settle.** Each partition is probed for what it must be now; only then the table is made bootable and the boot code
-   is written, last of all. A disk that is half printed does not pretend to boot.
+3. **Settle.** Each partition is looked at for what it must be now, and its file system's own checker must find nothing;
+   only then the table is made bootable and the boot code is written, last of all. A disk that is half printed does not
+   pretend to boot.
 """
 
 from __future__ import annotations
@@ -19,22 +20,23 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from litho import process
-from litho.errors import CancelledError, DiskError, IntegrityError
+from litho.errors import CancelledError, IntegrityError
 from litho.job import Job
 from litho.library import FileRef, Library, Manifest, Part, files, names, verify
 from litho.library.names import ImageRef
-from litho.messages import Planned, Started, Succeeded
+from litho.messages import Planned, Started, Succeeded, clip
 from litho_agent import hostfacts, pipeline
 from litho_agent.disks import Disk, Hold, choose, facts, held, inventory
 from litho_agent.engines import tail
 from litho_agent.engines.choose import named
-from litho_agent.filesystems import make_swap, probe
+from litho_agent.filesystems import make_swap
 from litho_agent.gauges import Gauges
 from litho_agent.lanes import each
 from litho_agent.layout import Fitted, Table, parse_dump, partition_path, plan_fit, write_head, write_table
 from litho_agent.layout.device import disk_size, head_size
 from litho_agent.layout.grow import can_grow, grow
 from litho_agent.mover import WorkOrder
+from litho_agent.settle import settled
 from litho_agent.telling import Teller, check_cancelled, reading
 from litho_agent.transfer import Cancelled
 
@@ -75,9 +77,9 @@ def restore(order: WorkOrder, teller: Teller) -> Succeeded:
             teller.enter("grow")
             _grow(hold, manifest, fitted.grown)
         teller.enter("settle")
+        notes = [*manifest.notes, *fitted.notes]
         for part in manifest.parts:
-            check_cancelled(teller)
-            _prove(hold, part)
+            notes += settled(hold, node(hold, part), part, job, teller)
         check_cancelled(teller)
         write_head(hold, head, fitted.table)
     return Succeeded(
@@ -88,7 +90,7 @@ def restore(order: WorkOrder, teller: Teller) -> Succeeded:
         seconds=time.monotonic() - began,
         disk=facts(disk),
         os=manifest.os,
-        notes=(*manifest.notes, *fitted.notes),
+        notes=tuple(clip(note) for note in notes),
     )
 
 
@@ -227,18 +229,3 @@ def _read(library: Library, ref: FileRef) -> bytes:
             hint="nothing was written; use another version, or capture again",
         )
     return data
-
-
-def _prove(hold: Hold, part: Part) -> None:
-    """The partition holds what the image says: same file system, same UUID. Raises DiskError."""
-    if part.kind not in ("stream", "swap"):
-        return
-    device = node(hold, part)
-    found = probe(device)
-    if (found.type, found.uuid) != (part.fs, part.uuid):
-        raise DiskError(
-            f"{device} should hold {part.fs or 'unknown content'} {part.uuid} and holds {found.type or 'nothing known'} "
-            f"{found.uuid}",
-            hint="the disk does not keep what is written to it; check it before trusting it",
-            code="write-lost",
-        )

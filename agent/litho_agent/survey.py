@@ -44,6 +44,8 @@ class Piece(msgspec.Struct, frozen=True, kw_only=True):
     """Which bytes the chunk engine saves."""
     used: int = 0
     """Bytes of used data; the partition's size where nobody can tell."""
+    condition: str = ""
+    """The state of a file system that is copied although it is not clean, because the task says so."""
 
     @property
     def step(self) -> str:
@@ -106,12 +108,15 @@ def _piece(hold: Hold, number: int, device: Path, job: Job, *, start: int, size:
     engine: Engine | None = None
     mapped: UsedMap | None = None
     used = 0
+    condition = ""
     if found.type == SWAP:
         kind = "swap"
     elif job.skip_unknown and found.empty:
         kind = "skipped"
     else:
-        way = decide(device, inspect(device, found.type), job.on_dirty)
+        state = inspect(device, found.type)
+        way = decide(device, state, job.on_dirty)
+        condition = state.state if way == "raw" else ""
         if way == "repair":
             repair(hold, device, found.type)
         if job.engine == CHUNK:
@@ -134,4 +139,5 @@ def _piece(hold: Hold, number: int, device: Path, job: Job, *, start: int, size:
         engine=engine,
         used_map=mapped,
         used=used,
+        condition=condition,
     )

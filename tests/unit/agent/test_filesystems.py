@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from litho.errors import DiskError, RefusedError
 from litho.messages import OsFacts
-from litho_agent import condition, osfacts
+from litho_agent import condition, filesystems, osfacts
 from litho_agent.filesystems import Probe, checker, make_swap, parse_blkid, parse_wipefs
 from litho_agent.layout.grow import can_grow
 from litho_agent.mounting import read_inside
@@ -220,3 +220,64 @@ def test_links_on_a_foreign_file_system_stay_inside_it(tmp_path: Path) -> None:
     for path in ("/etc/out", "/etc/loop", "/etc/none", "/etc", "/../../etc/passwd"):
         assert read_inside(root, path, 100) == b""
     assert read_inside(root, "/etc/os-release", 4) == b"ID=i"
+
+
+# ---------------------------------------------------------------- what checkers say
+
+
+@pytest.mark.parametrize(
+    ("fs", "code", "words", "complaint"),
+    [
+        ("ext4", 0, "e2fsck 1.47.0 (5-Feb-2023)\nPass 1: Checking inodes, blocks, and sizes\n", ""),
+        (
+            "ext4",
+            4,
+            "e2fsck 1.47.0 (5-Feb-2023)\nPass 1: Checking inodes, blocks, and sizes\nPass 4: Checking reference counts\n"
+            "Inode 12 ref count is 7, should be 1.  Fix? no\n\n/dev/loop0: ********** WARNING: Filesystem still has errors "
+            "**********\n\n/dev/loop0: 12/10240 files (0.0% non-contiguous), 1430/10240 blocks\n",
+            "Inode 12 ref count is 7, should be 1.  Fix? no",
+        ),
+        (
+            "xfs",
+            1,
+            "Phase 1 - find and verify superblock...\n        - scan filesystem freespace and inode maps...\n"
+            "bad CRC for inode 128\nNo modify flag set, skipping phase 5\n",
+            "bad CRC for inode 128",
+        ),
+        (
+            "vfat",
+            1,
+            "fsck.fat 4.2 (2021-01-31)\nFATs differ - using second FAT.\n\nLeaving filesystem unchanged.\n"
+            "/dev/loop1: 0 files, 1/201616 clusters\n",
+            "FATs differ - using second FAT.",
+        ),
+        (
+            "vfat",
+            1,
+            "fsck.fat 4.2 (2021-01-31)\nFree cluster summary wrong (16 vs. really 195755)\n  Auto-correcting.\n\n"
+            "Leaving filesystem unchanged.\n/dev/loop1: 1 files, 5861/201616 clusters\n",
+            "",
+        ),
+        (
+            "ntfs",
+            1,
+            "Record 0 has no FILE magic (0xe842c713)\nMounting volume... FAILED\nAttempting to correct errors... FAILED\n",
+            "Record 0 has no FILE magic (0xe842c713)",
+        ),
+        (
+            "f2fs",
+            255,
+            'Info: Dry run\nInfo: MKFS version\n  "Linux version 6.18 (x)"\n'
+            "[FSCK] Unreachable nat entries                        [Ok..] [0x0]\n"
+            "[ASSERT] (__chk_dentries:1617)  --> Bad dentry 0x1\n",
+            "[ASSERT] (__chk_dentries:1617)  --> Bad dentry 0x1",
+        ),
+        ("exfat", 8, "exfatprogs version : 1.2.0\nBad fs_name in boot sector\n", "Bad fs_name in boot sector"),
+        ("btrfs", -11, "Opening filesystem to check...\n", "btrfs was ended by SIGSEGV"),
+        ("ext4", 4, "\x1b[31mred\n", ".[31mred"),
+    ],
+)
+def test_what_a_checker_complains_of_is_told_from_what_it_always_says(fs, code, words, complaint) -> None:
+    check = checker(Path("/dev/sda1"), fs)
+    assert check is not None
+    assert filesystems.complaint(check, code, words) == complaint
