@@ -5,8 +5,8 @@
                                         ──> reboot
 
 The machine may stand here for days, among hundreds of its like that were switched on together: pauses are drawn at random, and
-grow to 30 s while the controller does not answer. It never gives up, because there is nothing else that it could do; a person ends
-it by the power switch. Only what changes is told on the console: not each question.
+grow to 30 s while the controller does not answer. It never gives up, because there is nothing else that it could do; a person
+ends it by the power switch. Only what changes is told on the console: not each question.
 
 The controller's words go through the same strict parser as the kernel command line (`boot.read`). An answer that makes no
 sense is told and asked for again: it may be a proxy's page while the controller starts.

@@ -97,6 +97,10 @@ class Client:
         """What the machines of a range are made of."""
         return self._ask("GET", "/v1/inventory", api.InventoryAnswer, range=noderange)
 
+    def discovered(self) -> api_schedule.DiscoveredList:
+        """Machines that have shown themselves and that no node is."""
+        return self._ask("GET", "/v1/discovered", api_schedule.DiscoveredList)
+
     # -- tasks
 
     def tasks(self, *, node: str = "", state: str = "", active: bool = False, limit: int = 0) -> api.TaskList:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import time
+
 import click
 
+from litho.errors import UsageError
 from litho_controller import api
-from litho_controller.cli import render
+from litho_controller.cli import discovery, render
 from litho_controller.cli.session import Session, json_option, noderange, pass_session, print_json
 
 
@@ -25,9 +28,18 @@ def node() -> None:
 @click.option("--mac", default="", help="Address of the network card that boots; for one node.")
 @click.option("--group", "--groups", "groups", multiple=True, help="Groups, separated by commas; may be repeated.")
 @click.option("--arch", default="", help="Architecture, such as x86_64.")
+@click.option(
+    "--from-discovered",
+    "machine",
+    default="",
+    metavar="MAC",
+    help="The node is this machine; see node ls --discovered.",
+)
 @json_option
 @pass_session
-def add(session: Session, *, names: str, mac: str, groups: tuple[str, ...], arch: str, as_json: bool) -> None:
+def add(
+    session: Session, *, names: str, mac: str, groups: tuple[str, ...], arch: str, machine: str, as_json: bool
+) -> None:
     """Define nodes, or change those that exist.
 
     NAMES spells them out: n01, n01-n10, n[01-10], n01+9, and lists of these.
@@ -35,7 +47,13 @@ def add(session: Session, *, names: str, mac: str, groups: tuple[str, ...], arch
     \b
     Example:
       litho node add n01 --mac 52:54:00:00:00:01 --groups all,compute --arch x86_64
+      litho node add n02 --from-discovered 52:54:00:00:00:02 --groups all,compute
     """
+    if machine and mac:
+        raise UsageError("--mac and --from-discovered say the same", hint="give one of them")
+    if machine:
+        mac, found = discovery.pick(session.client.discovered(), machine)
+        arch = arch or found
     words = tuple(word for word in (part.strip() for part in ",".join(groups).split(",")) if word)
     answer = session.client.add_nodes(api.NodeAdd(range=names, mac=mac, groups=words, arch=arch))
     if as_json:
@@ -45,17 +63,29 @@ def add(session: Session, *, names: str, mac: str, groups: tuple[str, ...], arch
 
 
 @node.command()
-@click.argument("range_", metavar="[NODERANGE]", default="all")
+@click.argument("range_", metavar="[NODERANGE]", default="")
+@click.option("--discovered", is_flag=True, help="Machines that wait in the root image and that no node is.")
 @json_option
 @pass_session
-def ls(session: Session, range_: str, as_json: bool) -> None:
-    """List nodes, all of them or those of a noderange.
+def ls(session: Session, range_: str, discovered: bool, as_json: bool) -> None:
+    """List nodes, all of them or those of a noderange; or machines that no node is.
 
     \b
     Example:
       litho node ls
       litho node ls n01-n10,-n05
+      litho node ls --discovered
     """
+    if discovered:
+        if range_:
+            raise UsageError("--discovered lists machines that are in no noderange", hint="leave the noderange out")
+        found = session.client.discovered().machines
+        if as_json:
+            print_json(found)
+        else:
+            session.print_table(discovery.table(found, now=time.time()))
+        return
+    range_ = range_ or "all"
     answer = session.client.nodes(noderange(range_))
     if as_json:
         print_json(answer.nodes)

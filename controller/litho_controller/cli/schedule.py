@@ -1,5 +1,4 @@
-"""`litho task retry`, `litho task log`, `litho wave ls`, `litho node ls --discovered`'s table, and the options that say when
-tasks start."""
+"""`litho task retry`, `litho task log`, `litho wave ls`, and the options that say when tasks start."""
 
 from __future__ import annotations
 

@@ -67,7 +67,8 @@ async def find(conn: AsyncConnection) -> list[dict[str, Any]]:
     owned = macs.owners(await facts.addresses(conn))
     found = []
     for row in (await conn.execute(sa.select(discovered).order_by(discovered.c.last.desc()))).all():
-        one = dict(row._mapping)
+        # SQLAlchemy calls a column that is a word of SQL by a str of its own kind.
+        one = {str(name): value for name, value in row._mapping.items()}
         one["macs"] = tuple(one["macs"].split(","))
         one["inventory"] = msgspec.json.decode(one["inventory"])
         if one["mac"] not in owned:
