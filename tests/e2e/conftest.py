@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from .lab import disks, namespace
+from .lab import disks, figures, namespace
 from .lab.controller import Controller
 from .lab.machine import Disk, Machine, mac
 from .lab.network import Network, serve_dhcp
 from .lab.nfs import Nfs
+from .lab.wire import Wire
 from .lab.world import World
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,6 +26,17 @@ def pytest_configure(config: pytest.Config) -> None:
     """Only in a namespace of its own: bridges and servers must not appear on the machine itself."""
     if not namespace.inside():
         raise pytest.UsageError("the lab needs a namespace of its own: run scripts/e2e, or make e2e")
+    config.addinivalue_line("markers", "quick: the main job alone, capture and restore")
+    config.addinivalue_line("markers", "scenario(title): what the table of scenarios calls it")
+    config.stash[_ROWS] = []
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """The table of scenarios."""
+    if rows := config.stash[_ROWS]:
+        terminalreporter.section("scenarios")
+        terminalreporter.write_line("\n".join(figures.table(rows)))
+        figures.write(rows, CACHE / "scenarios.md")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -32,16 +44,35 @@ def _namespace() -> None:
     namespace.prepare()
 
 
+@pytest.fixture(autouse=True)
+def row(request: pytest.FixtureRequest) -> figures.Row:
+    """The scenario's line in the table."""
+    marker = request.node.get_closest_marker("scenario")
+    plain = re.sub(r"^test_", "", request.node.name).replace("_", " ")
+    made = figures.Row(title=marker.args[0] if marker else plain)
+    request.config.stash[_ROWS].append(made)
+    request.node.stash[_ROW] = made
+    return made
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
-    """Let fixtures know how the test went."""
+    """Let fixtures and the table know how the test went."""
     report = yield
     if call.when == "call":
         item.stash[_FAILED] = report.failed
+    if made := item.stash.get(_ROW, None):
+        made.seconds += report.duration
+        if call.when == "call":
+            made.outcome = report.outcome
+        elif report.failed:
+            made.outcome = "failed"
     return report
 
 
 _FAILED: pytest.StashKey[bool] = pytest.StashKey()
+_ROW: pytest.StashKey[figures.Row] = pytest.StashKey()
+_ROWS: pytest.StashKey[list[figures.Row]] = pytest.StashKey()
 
 
 @pytest.fixture(scope="session")
@@ -61,11 +92,13 @@ def golden() -> Path:
 class Lab:
     """Everything that a scenario needs, up and running."""
 
-    def __init__(self, folder: Path, rootimg: Path) -> None:
+    def __init__(self, folder: Path, rootimg: Path, row: figures.Row) -> None:
         self.world = World(folder)
         self.network = Network(self.world)
+        self.wire = Wire(self.world)
         self.controller = Controller(self.world, rootimg)
         self.nfs = Nfs(self.world, self.controller.library)
+        self._row = row
         self._machines: list[Machine] = []
 
     def open(self) -> None:
@@ -89,22 +122,27 @@ class Lab:
         leases = [line.split() for line in (self.world.folder / "leases").read_text().splitlines()]
         return next(words[2] for words in leases if words[1] == machine.mac)
 
+    def figure(self, name: str, value: str | float) -> None:
+        """Something measured, for the table; a number is seconds."""
+        self._row.figures[name] = value if isinstance(value, str) else f"{value:.1f} s"
+
     def close(self) -> None:
         """Switch everything off."""
         for machine in self._machines:
             if machine.running:
                 machine.cut_power()
+        self.wire.close()
         self.world.close()
         self.network.close()
 
 
 @pytest.fixture
-def lab(request: pytest.FixtureRequest, rootimg: Path) -> Iterator[Lab]:
+def lab(request: pytest.FixtureRequest, rootimg: Path, row: figures.Row) -> Iterator[Lab]:
     """A lab of the test's own."""
     folder = CACHE / "logs" / re.sub(r"[^A-Za-z0-9_-]+", "-", request.node.name).strip("-")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    made = Lab(folder, rootimg)
+    made = Lab(folder, rootimg, row)
     try:
         made.open()
         yield made
@@ -112,3 +150,47 @@ def lab(request: pytest.FixtureRequest, rootimg: Path) -> Iterator[Lab]:
         made.close()
         if not request.node.stash.get(_FAILED, True) and "LITHO_KEEP_LOGS" not in os.environ:
             shutil.rmtree(folder)
+
+
+class Keeper:
+    """The library with the captured golden image, for tests that restore it: kept by the first that has captured it."""
+
+    def __init__(self) -> None:
+        self._library = CACHE / "library"
+        self._there = False
+
+    def keep(self, lab: Lab) -> None:
+        """Put a copy of the lab's library aside."""
+        shutil.rmtree(self._library, ignore_errors=True)
+        shutil.copytree(lab.controller.library, self._library)
+        self._there = True
+
+    def give(self, lab: Lab, golden: Path) -> None:
+        """Let the lab have the image `golden`; it is captured now when nobody has yet."""
+        if self._there:
+            lab.controller.adopt(self._library)
+            return
+        n90 = lab.node(90, Disk(file=disks.layer(golden, lab.world.folder / "kept.qcow2"), bus="ide"))
+        lab.controller.litho("nodeset", "n90", "image=golden", "--engine", "partimage", "--then", "poweroff")
+        n90.power_on()
+        lab.controller.wait_task("n90", "succeeded", 600)
+        n90.wait_off(60)
+        self.keep(lab)
+
+
+@pytest.fixture(scope="session")
+def _keeper() -> Keeper:
+    return Keeper()
+
+
+@pytest.fixture
+def golden_image(lab: Lab, golden: Path, _keeper: Keeper) -> str:
+    """The name of the golden disk's image, in the lab's library."""
+    _keeper.give(lab, golden)
+    return "golden"
+
+
+@pytest.fixture
+def keeper(_keeper: Keeper) -> Keeper:
+    """For the test that captures it anyway."""
+    return _keeper

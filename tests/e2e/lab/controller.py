@@ -12,9 +12,10 @@ from litho import process
 
 from .network import ADDRESS
 from .nfs import EXPORT
-from .world import World, wait_port
+from .world import World, wait_port, wait_socket
 
 PORT = 3080
+SOCKET = Path("/run/litho.sock")
 BIN = Path(sys.executable).parent
 KCMDLINE = "console=tty0 console=ttyS0,115200 quiet panic=10"
 ENDED = ("succeeded", "failed", "cancelled", "lost")
@@ -30,7 +31,7 @@ class Controller:
         self.library = world.folder / "library"
         self.config = world.folder / "lithograph.toml"
         self.config.write_text(
-            f'site = "lab"\nstate_dir = "{self.state}"\nlibrary = "{self.library}"\nsocket = "/run/litho.sock"\n'
+            f'site = "lab"\nstate_dir = "{self.state}"\nlibrary = "{self.library}"\nsocket = "{SOCKET}"\n'
             f'[http]\nhost = "{ADDRESS}"\nport = {PORT}\nurl = "{self.url}"\n'
             f'[broker]\nhost = "{ADDRESS}"\nport = 1883\n'
             f'[boot]\ndir = "{rootimg / "http"}"\nkcmdline = "{KCMDLINE}"\nunknown = "discover"\n'
@@ -38,11 +39,16 @@ class Controller:
         world.folder.chmod(0o755)
         self.litho("library", "init", str(self.library))
 
+    def adopt(self, library: Path) -> None:
+        """Take over the images of another lab's library."""
+        process.run(["cp", "-a", "--reflink=auto", f"{library}/.", self.library])
+
     def start(self) -> None:
         """Start it and wait until it answers."""
         serve = self._world.start("litho-serve", BIN / "litho", "serve", env=self._environment)
         wait_port(ADDRESS, PORT, of=serve)
         wait_port(ADDRESS, 1883, of=serve)
+        wait_socket(SOCKET, of=serve)
 
     def kill(self) -> None:
         """SIGKILL, as a crash would."""
@@ -60,6 +66,10 @@ class Controller:
 
     def _run(self, *words: str) -> str:
         return process.run([BIN / "litho", *words], env=self._environment, doing=f"litho {' '.join(words)}").out
+
+    def ask_text(self, *words: str) -> str:
+        """What a command prints, without a note in the lab's log: for what is asked again and again."""
+        return self._run(*words)
 
     def ask(self, *words: str) -> Any:
         """The same as data."""

@@ -12,6 +12,7 @@ import socket
 import subprocess
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from litho import process
@@ -75,12 +76,27 @@ class World:
 
 def wait_port(host: str, port: int, *, of: subprocess.Popen[bytes], timeout_s: float = 30) -> None:
     """Wait until the program `of` listens; fails at once when it has ended."""
+    _wait(lambda: socket.create_connection((host, port), 0.5).close(), f"{host}:{port}", of, timeout_s)
+
+
+def wait_socket(path: Path, *, of: subprocess.Popen[bytes], timeout_s: float = 30) -> None:
+    """The same for a unix socket."""
+
+    def connect() -> None:
+        with socket.socket(socket.AF_UNIX) as peer:
+            peer.connect(str(path))
+
+    _wait(connect, str(path), of, timeout_s)
+
+
+def _wait(connect: Callable[[], None], where: str, of: subprocess.Popen[bytes], timeout_s: float) -> None:
     until = time.monotonic() + timeout_s
     while True:
-        with contextlib.suppress(OSError), socket.create_connection((host, port), 0.5):
+        with contextlib.suppress(OSError):
+            connect()
             return
         assert of.poll() is None, f"{of.args} ended with {of.returncode}; its log says why"
-        assert time.monotonic() < until, f"nothing listens on {host}:{port} after {timeout_s} s"
+        assert time.monotonic() < until, f"nothing listens on {where} after {timeout_s} s"
         time.sleep(0.05)
 
 
