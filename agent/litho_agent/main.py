@@ -66,7 +66,10 @@ def parser() -> argparse.ArgumentParser:
     capture = commands.add_parser("capture", help="capture a disk of this machine, without a controller")
     _job_options(capture, "name of the image")
     capture.add_argument(
-        "--engine", choices=[n for n in get_args(EngineName) if n], default="", help="what copies partitions"
+        "--engine",
+        choices=[n for n in get_args(EngineName) if n],
+        default="",
+        help="what saves partitions; auto: by file system",
     )
     capture.add_argument("--compress", choices=get_args(Compression), default="zstd", help="default: zstd")
     capture.add_argument("--level", type=_level, default=1, help="compression level, 1 to 19; gzip takes at most 9")
@@ -87,6 +90,12 @@ def parser() -> argparse.ArgumentParser:
     restore.add_argument(
         "--fit", choices=get_args(Fit), default="keep", help="on a larger disk: keep or grow the last partition"
     )
+    restore.add_argument("--verify-target", action="store_true", help="chunks: read all of it back and compare")
+    unused = restore.add_mutually_exclusive_group()
+    unused.add_argument(
+        "--discard", dest="free", action="store_const", const="discard", help="chunks: discard the unused"
+    )
+    unused.add_argument("--zero-free", dest="free", action="store_const", const="zero", help="chunks: zero the unused")
     restore.add_argument("--yes", action="store_true", help="overwrite the disk without asking")
 
     disks = commands.add_parser("disks", help="list the disks of this machine")
@@ -177,6 +186,8 @@ def job_from(args: argparse.Namespace) -> Job:
             disk=args.disk,
             allow=tuple(args.allow),
             fit=args.fit,
+            verify_target=args.verify_target,
+            free=args.free or "keep",
             parallel=args.parallel,
         )
     if ref.version:

@@ -42,7 +42,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from litho.job import Compression, EngineName, Fit, OnBadSector, OnDirty, Short, Then
+from litho.job import Compression, EngineName, Fit, Free, OnBadSector, OnDirty, Short, Then
 from litho.messages import Problem
 from litho.progress import PartProgress
 from litho.task import Action, State
@@ -101,6 +101,8 @@ class JobOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     fit: Fit = "keep"
     on_dirty: OnDirty = "refuse"
     on_bad_sector: OnBadSector = "stop"
+    verify_target: bool = False
+    free: Free = "keep"
     parallel: int = 0
     skip_unknown: bool = False
     allow: tuple[Short, ...] = ()

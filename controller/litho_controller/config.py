@@ -16,16 +16,17 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import msgspec
 
 from litho.errors import ConfigError
+from litho.job import EngineName
 from litho.messages import is_name
-from litho_controller.keys import Boot, Broker, Config, Http, Power, SlotLimits, TaskRules, Timeouts
+from litho_controller.keys import Boot, Broker, Capture, Config, Http, Power, SlotLimits, TaskRules, Timeouts
 from litho_controller.tasks import queue
 
-__all__ = ["Boot", "Broker", "Config", "Http", "Key", "Power", "SlotLimits", "TaskRules", "Timeouts", "load"]
+__all__ = ["Boot", "Broker", "Capture", "Config", "Http", "Key", "Power", "SlotLimits", "TaskRules", "Timeouts", "load"]
 
 DEFAULT_PATH = Path("/etc/lithograph/lithograph.toml")
 PREFIX = "LITHO_"
@@ -176,6 +177,7 @@ def _rules(config: Config) -> list[tuple[str, str, str]]:
         ("boot.unknown", config.boot.unknown, ("local", "menu", "discover")),
         ("boot.local", config.boot.local, ("exit", "sanboot")),
         ("power.on_arm", config.power.on_arm, ("", "on", "boot", "reset")),
+        ("capture.engine", config.capture.engine, tuple(word for word in get_args(EngineName) if word)),
     ):
         if word not in words:
             broken.append((key, f"is {word!r}", f"one of {', '.join(word or 'nothing' for word in words)}"))
@@ -296,6 +298,7 @@ def _section(name: str) -> type[msgspec.Struct] | None:
         "slots": SlotLimits,
         "timeouts": Timeouts,
         "tasks": TaskRules,
+        "capture": Capture,
         "boot": Boot,
         "power": Power,
     }

@@ -26,10 +26,11 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from litho import __version__
 from litho.errors import LithoError, RefusedError
+from litho.job import EngineName
 from litho.library import Library
 from litho.messages import Broker
 from litho_controller import sdnotify
@@ -90,6 +91,7 @@ async def serve(config: Config, *, ready: Callable[[Tasks], None] | None = None)
             secret=accounts.load_secret(config.state_dir / "secret"),
             heartbeat_s=config.timeouts.heartbeat_s,
             progress_s=config.timeouts.progress_s,
+            engine=cast("EngineName", config.capture.engine),
             credentials=broker is not None,
             url=_url(config, nodes_door),
             brokers=(Broker(host=config.broker.advertise or _name_of(config.broker.host), port=endpoint.port),),

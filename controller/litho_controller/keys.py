@@ -90,6 +90,19 @@ class TaskRules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     ] = ()
 
 
+class Capture(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[capture]`: how images are made."""
+
+    engine: Annotated[
+        str,
+        Meta(
+            description="What saves partitions where neither the task nor the node's command line says: `chunk`, `auto` (a stream by the "
+            "program that knows the file system), `partclone`, `partimage`, `partimage-ng`, `raw`. With `vcl_markers`, or packed "
+            "by gzip, `chunk` becomes `auto`."
+        ),
+    ] = "chunk"
+
+
 class Boot(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[boot]`: what nodes boot over the network."""
 
@@ -170,6 +183,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     timeouts: Annotated[Timeouts, Meta(description="How long to wait for a node, in seconds.")] = Timeouts()
 
     tasks: Annotated[TaskRules, Meta(description="How tasks are treated.")] = TaskRules()
+    capture: Annotated[Capture, Meta(description="How images are made.")] = Capture()
     boot: Annotated[Boot, Meta(description="What nodes boot over the network.")] = Boot()
 
     power: Annotated[Power, Meta(description="How nodes are switched on and off.")] = Power()

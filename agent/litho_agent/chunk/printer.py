@@ -35,7 +35,11 @@ class ChunkPrinter:
 
         Raises IntegrityError, LibraryError, RefusedError.
         """
-        wishes = {"--verify-target": self._job.verify_target, f"--free {self._job.free}": self._job.free != "keep"}
+        wishes = {
+            "--verify-target": self._job.verify_target,
+            "--discard": self._job.free == "discard",
+            "--zero-free": self._job.free == "zero",
+        }
         for wish, wanted in wishes.items():
             if wanted and self._streams:
                 raise RefusedError(

@@ -22,7 +22,8 @@ from litho_controller.cli.session import Session, json_option, noderange, pass_s
 
 # What only one kind of job understands; said with the other it is a mistake, not a wish to be ignored.
 _CAPTURE_ONLY = ("engine", "compress", "level", "on_dirty", "on_bad_sector", "skip_unknown", "labels")
-_RESTORE_ONLY = ("fit",)
+_RESTORE_ONLY = ("fit", "verify_target", "free")
+_SAID_AS = {"labels": "--label", "free": "--discard or --zero-free"}
 NOPING = "noping"
 
 
@@ -68,7 +69,10 @@ def _label(text: str) -> tuple[str, str]:
     "--disk", default="", help="Which disk: sda, /dev/disk/by-path/..., serial=..., wwn=...; else the rule chooses."
 )
 @click.option(
-    "--engine", type=_choice(EngineName), default=None, help="Capture: what copies the partitions; else by file system."
+    "--engine",
+    type=_choice(EngineName),
+    default=None,
+    help="Capture: what saves the partitions; auto is by file system, else the site's.",
 )
 @click.option(
     "--compress", type=_choice(Compression), default="zstd", show_default=True, help="Capture: how streams are packed."
@@ -94,6 +98,9 @@ def _label(text: str) -> tuple[str, str]:
     show_default=True,
     help="Capture: a sector that cannot be read.",
 )
+@click.option("--verify-target", is_flag=True, help="Restore of chunks: read all of it back from the disk and compare.")
+@click.option("--discard", "free", flag_value="discard", help="Restore of chunks: discard what is unused.")
+@click.option("--zero-free", "free", flag_value="zero", help="Restore of chunks: fill what is unused with zeros.")
 @click.option(
     "--parallel",
     type=click.IntRange(1, 8),
@@ -138,6 +145,8 @@ def nodeset(ctx: click.Context, /, range_: str, state: str, watch: bool, as_json
         fit=options["fit"],
         on_dirty=options["on_dirty"],
         on_bad_sector=options["on_bad_sector"],
+        verify_target=options["verify_target"],
+        free=options["free"] or "keep",
         parallel=options["parallel"] or 0,
         skip_unknown=options["skip_unknown"],
         allow=tuple(options["allow"]),
@@ -177,7 +186,7 @@ def _refuse_strangers(ctx: click.Context, kind: api.NodesetState) -> None:
     elif kind in ("install", "osimage"):
         strange &= set(_CAPTURE_ONLY)
     if strange:
-        words = ", ".join(sorted("--" + name.replace("_", "-").replace("labels", "label") for name in strange))
+        words = ", ".join(sorted(_SAID_AS.get(name, "--" + name.replace("_", "-")) for name in strange))
         raise UsageError(f"{words} has no meaning with {kind}", hint="leave it out", code="usage")
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import msgspec
 
+from litho.job import EngineName
 from litho.messages import Broker, Order
 from litho_controller.store.tasks import TaskRow
 from litho_controller.tasks import accounts
@@ -19,6 +20,8 @@ class Installation(msgspec.Struct, kw_only=True):
     secret: bytes
     heartbeat_s: float
     progress_s: float
+    engine: EngineName = ""
+    """What captures are made with when nobody says; empty: the agent's own rule."""
     credentials: bool = True
     """False for a broker that is not ours: agents speak to it without an account."""
     url: str = ""
@@ -48,6 +51,7 @@ def order(installation: Installation, row: TaskRow, site_keys: dict[str, str]) -
         site=installation.site,
         job=row.job,
         library=library_url(installation.library, site_keys),
+        engine=installation.engine,
         brokers=installation.brokers,
         username=account[0],
         password=account[1],

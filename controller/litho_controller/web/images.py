@@ -14,7 +14,7 @@ import msgspec
 from aiohttp import web
 
 from litho.errors import CancelledError, LithoError, RefusedError
-from litho.library import ImageRef, Library, care, parse_ref, verify
+from litho.library import ImageRef, Library, care, parse_ref, verify, whole
 from litho_controller import api
 from litho_controller.store import tasks as rows_of
 from litho_controller.tables import osimages
@@ -115,15 +115,16 @@ async def verify_image(request: web.Request) -> web.StreamResponse:
     deep = flag(request, "deep")
     ref = parse_ref(request.match_info["ref"])
     manifest = await asyncio.to_thread(library.manifest, ref)
-    total = manifest.stored + (sum(part.stream_bytes for part in manifest.parts) if deep else 0)
+    total = whole.total(manifest, deep=deep)
     count = _Count()
-    check = verify.check_streams if deep else verify.check_files
-    work = asyncio.create_task(asyncio.to_thread(check, library, manifest, count), name=f"verify {ref}")
+    work = asyncio.create_task(
+        asyncio.to_thread(whole.check, library, manifest, count, deep=deep), name=f"verify {ref}"
+    )
     response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
     try:
         await response.prepare(request)
         while not work.done():
-            await _line(response, api.VerifyLine(done=count.bytes, total=total))
+            await _line(response, api.VerifyLine(done=min(count.bytes, total), total=total))
             await asyncio.wait({work}, timeout=LINE_EVERY_S)
         await _line(response, _last_line(work, total))
         await response.write_eof()
