@@ -78,16 +78,57 @@ class Vcl:
         assert not any(re.search(r"Error:", line, re.IGNORECASE) for line in lines), lines
         return dict(match.groups() for line in lines if (match := re.match(r"^[\s\t]+(\w[^=]+)=(.+)$", line)))
 
+    async def rpower(self, action):
+        """`on` or `off`, the last word of the node's line; or `timeout` or `error`, after which VCL asks otherwise."""
+        _, lines = await self.run(f"{self.root}/bin/rpower {NODE} {action}")
+        for line in lines:
+            if "Error: Timeout" in line:
+                return "timeout"
+            if "Error:" in line:
+                return "error"
+            if match := re.match(rf"^{NODE}:.*\s([^\s]+)$", line):
+                return match[1]
+        raise AssertionError(lines)
+
+    async def waits_for(self, state):
+        """VCL asks every 5 s for a minute; here as often as the machine allows."""
+
+        async def there():
+            return await self.rpower("stat") == state
+
+        await until(there, within_s=60)
+
     async def kilobytes(self, pattern):
         """The last total of `du -c <repository>/<pattern>`; 0 when nothing is there."""
         _, lines = await self.run(f"du -c {self.library}/{pattern} | grep total")
         return max((int(line.split()[0]) for line in lines if re.match(r"^\d+\s+total$", line)), default=0)
 
 
+BMC = """#!/bin/sh
+# Stands for a machine's management board, which nothing here has: it keeps the power in a file, takes a moment to switch off,
+# and fails in the ways that the file `mood` names.
+cd {folder}
+case $(cat mood) in
+hangs) exec sleep 60 ;;
+broken) echo "board: session refused" >&2; exit 3 ;;
+esac
+case $2 in
+stat) echo "Chassis Power is $(cat $1.power)" ;;
+off) (sleep 0.5; echo off >$1.power) >/dev/null 2>&1 & ;;
+on | reset) echo on >$1.power ;;
+esac
+"""
+
+
 @pytest.fixture
 async def site(tmp_path):
     """A daemon with VCL's markers on, the tree of links, and a node as VCL's documentation has it set up."""
-    controller = Controller(tmp_path)
+    board = tmp_path / "board"
+    board.write_text(BMC.format(folder=tmp_path))
+    board.chmod(0o755)
+    (tmp_path / f"{NODE}.power").write_text("on\n")
+    (tmp_path / "mood").write_text("well\n")
+    controller = Controller(tmp_path, power={"command": [str(board), "{node}", "{action}"], "timeout_s": 2.0})
     text = controller._settings.read_text()
     controller._settings.write_text("vcl_markers = true\n" + text)
     async with controller:
@@ -235,6 +276,36 @@ async def test_a_job_that_vcl_gives_up_is_cancelled_and_the_node_can_be_loaded_a
     assert (await controller.task(first)).state == "lost"
     await agent.vanish()
     assert (await controller.ask("tasks", node=NODE, active=True)).tasks[0].id != first
+
+
+async def test_a_machine_is_switched_off_and_on_as_vcl_does_it_for_a_load(site):
+    _, vcl = site
+    # Row 9: power_reset is off, wait, on, wait; each answer ends with the state.
+    assert await vcl.rpower("stat") == "on"
+    assert await vcl.rpower("off") == "off"
+    await vcl.waits_for("off")
+    assert await vcl.rpower("on") == "on"
+    await vcl.waits_for("on")
+    status, lines = await vcl.run(f"{vcl.root}/bin/rpower {NODE} reset")
+    assert (status, lines) == (0, [f"{NODE}: reset"])
+
+
+async def test_a_board_that_fails_is_told_so_that_vcl_asks_rinv_or_again(site):
+    controller, vcl = site
+    (controller.folder / "mood").write_text("broken\n")
+    assert await vcl.rpower("on") == "error"
+    status, lines = await vcl.run(f"{vcl.root}/bin/rpower {NODE} stat")
+    assert status == 1 and re.match(rf"^{NODE}: \[.+\]: Error: .*session refused", lines[0]), lines
+    (controller.folder / "mood").write_text("hangs\n")
+    assert await vcl.rpower("stat") == "timeout"
+    # A node that never had a task has no inventory; one that had says what it is.
+    status, lines = await vcl.run(f"{vcl.root}/bin/rinv {NODE}")
+    assert status == 1 and all(re.match(rf"^{NODE}: .*Error:", line) for line in lines), lines
+    assert await vcl.nodeset(f"image={IMAGE}")
+    agent = Agent(controller, NODE)
+    await agent.claim()
+    status, lines = await vcl.run(f"{vcl.root}/bin/rinv {NODE}")
+    assert status == 0 and lines and all(re.match(rf"^{NODE}: \S.*: \S", line) for line in lines), lines
 
 
 async def test_a_mistake_is_an_error_in_vcls_eyes(site):

@@ -50,6 +50,16 @@ daemon.run(config.load(Path(sys.argv[1]), {}))
 """
 
 
+MACHINE = {
+    "arch": "x86_64",
+    "board": "Example Inc. E1",
+    "cpu": {"count": 2, "model": "Example CPU"},
+    "memory": 8 * 1024**3,
+    "nics": [{"name": "eth0", "mac": "52:54:00:00:00:01"}],
+}
+"""What a scripted agent says of its machine."""
+
+
 async def until(true: Callable[[], Any | Awaitable[Any]], *, within_s: float = 20.0, every_s: float = 0.02) -> Any:
     """Return what `true` says as soon as it says something; fail the test after `within_s` seconds."""
     deadline = time.monotonic() + within_s
@@ -224,7 +234,7 @@ class Agent:
         words = await self.controller.words(self.node)
         request = {"node": words["node"], "task": words["task"], "token": words["token"], "session": self.session}
         self.task = words["task"]
-        body = messages.encode(ClaimRequest(**(request | changes), inventory={"cpus": 2}))
+        body = messages.encode(ClaimRequest(**(request | changes), inventory=MACHINE))
         async with (
             aiohttp.ClientSession() as session,
             session.post(words["controller"] + "/v1/claim", data=body) as answer,

@@ -6,7 +6,7 @@ at most `power.at_once` nodes at the same time.
 
 Its contract: exit code 0 is success. For `stat` its last word on standard output is the state (`on`, `off`); for the others
 what it says counts only when it says a single word, else the action itself is the answer. With any other exit code its last
-line is the error.
+line is the error; that of one which does not end in time begins with `Timeout`, as xCAT's.
 """
 
 from __future__ import annotations
@@ -75,7 +75,10 @@ class CommandPower:
                 out, err = await asyncio.gather(_read(child.stdout), _read(child.stderr))
                 code = await child.wait()
         except TimeoutError as exc:
-            raise EngineError(f"{words[0]} did not end within {self._timeout_s:g} s", code="power-timeout") from exc
+            # The first word is xCAT's: Apache VCL asks again after it, as a management board may be slow for a while.
+            raise EngineError(
+                f"Timeout: {words[0]} did not end within {self._timeout_s:g} s", code="power-timeout"
+            ) from exc
         finally:
             if child.returncode is None:
                 with contextlib.suppress(ProcessLookupError):
