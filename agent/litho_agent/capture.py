@@ -31,6 +31,7 @@ from litho_agent.engines.choose import program_version
 from litho_agent.gauges import Gauges
 from litho_agent.lanes import each
 from litho_agent.layout import read_layout
+from litho_agent.losses import Losses
 from litho_agent.mover import WorkOrder
 from litho_agent.osfacts import read_os_release
 from litho_agent.settle import CONDITION
@@ -67,7 +68,8 @@ def _capture(order: WorkOrder, library: Library, teller: Teller) -> Succeeded:
     with held(disk, write=job.on_dirty == "repair") as hold:
         layout = read_layout(hold.path)
         pieces = survey(hold, layout, job)
-        notes = list(layout.notes)
+        losses = Losses(job, facts(disk), teller)
+        notes = [*layout.notes, *losses.cannot(pieces)]
         streams = [piece for piece in pieces if piece.kind == "stream"]
         total = sum(piece.used for piece in streams)
         in_chunks = any(piece.used_map is not None for piece in pieces)
@@ -83,12 +85,13 @@ def _capture(order: WorkOrder, library: Library, teller: Teller) -> Succeeded:
             teller.enter("layout")
             table_dump = _put(stage, f"{disk.name}.sfdisk", layout.dump.encode()) if layout.dump else None
             head = _put(stage, f"{disk.name}.head", layout.head) if layout.head else None
-            with ChunkSaver(stage, job, pieces) as chunks:
-                saver = _Saver(stage, job, teller, streams, chunks)
+            with ChunkSaver(stage, job, pieces) as chunks, losses.careful(pieces):
+                saver = _Saver(stage, job, teller, streams, chunks=chunks, losses=losses)
                 count = 1 if in_chunks else hostfacts.lanes_for(job.parallel, rotational=disk.rotational)
                 parts = tuple(each(pieces, saver.save, count=count, cancelled=teller.cancelled))
                 teller.enter("verify")
                 chunks.finish(teller)
+            notes += losses.notes
             log = _put(stage, "job.log", teller.log().encode())
             manifest = Manifest(
                 image=job.image,
@@ -122,6 +125,7 @@ def _capture(order: WorkOrder, library: Library, teller: Teller) -> Succeeded:
         os=manifest.os,
         notes=tuple(notes),
         receipts=tuple(chunks.receipts[:256]),
+        lost=manifest.lost,
     )
 
 
@@ -144,8 +148,11 @@ def check_room(library: Library, total: int, notes: list[str], *, packed: bool =
 class _Saver:
     """Saves pieces, perhaps several at once, and lets the gauges count them all."""
 
-    def __init__(self, stage: Stage, job: Job, teller: Teller, streams: Sequence[Piece], chunks: ChunkSaver) -> None:
+    def __init__(
+        self, stage: Stage, job: Job, teller: Teller, streams: Sequence[Piece], *, chunks: ChunkSaver, losses: Losses
+    ) -> None:
         self._stage = stage
+        self._losses = losses
         self._chunks = chunks
         self._job = job
         self._gauges = Gauges(teller, disk="disk read")
@@ -168,7 +175,9 @@ class _Saver:
         )
         if piece.used_map is not None:
             gauge = self._gauges.transfer(self._places[piece.number], piece.used)
-            return self._chunks.save(piece, part, gauge, cancelled)
+            with self._losses.placed(piece, lambda: gauge.done):
+                part = self._chunks.save(piece, part, gauge, cancelled)
+            return self._losses.keep(piece, part)
         if piece.engine is None:
             return part
         return self._stream(piece, piece.engine, part, cancelled)
@@ -177,8 +186,14 @@ class _Saver:
         job = self._job
         suffix = f"{piece.name}.{engine.suffix}{_ENDINGS[job.compress]}"
         gauge = self._gauges.transfer(self._places[piece.number], piece.used)
-        source = Source(device=piece.device, fs=piece.probe.type, size=piece.size, used=piece.used)
-        with self._stage.create(suffix) as sink:
+        source = Source(
+            device=piece.device,
+            fs=piece.probe.type,
+            size=piece.size,
+            used=piece.used,
+            may_lose=self._losses.may_lose(piece, engine),
+        )
+        with self._stage.create(suffix) as sink, self._losses.placed(piece, lambda: gauge.done):
             saved = pipeline.save(
                 engine,
                 source,
@@ -191,7 +206,7 @@ class _Saver:
             )
         gauge.finish(saved.file_bytes)
         left_out = engine.tail(piece.probe.type)
-        return msgspec.structs.replace(
+        done = msgspec.structs.replace(
             part,
             engine=engine.name,
             engine_version=self._version(engine),
@@ -202,6 +217,7 @@ class _Saver:
             stream_sha256=saved.stream_sha256,
             extra=part.extra | (tail.to_extra(tail.read(piece.device, piece.size, left_out)) if left_out else {}),
         )
+        return self._losses.keep(piece, done, saved.bad)
 
     def _version(self, engine: Engine) -> str:
         if engine.name not in self._versions:

@@ -43,6 +43,11 @@ class Losses:
         """How many bytes of `piece` its engine may leave out; 0 ends it at the first bad sector."""
         return bad.may_lose(piece.used) if self._job.on_bad_sector == "continue" and engine.rescues else 0
 
+    def careful(self, pieces: Sequence[Piece]) -> contextlib.AbstractContextManager[None]:
+        """While it lasts, a bad sector costs as little as can be of what lies beside it; reading is slower."""
+        going_on = [piece.device for piece in pieces if piece.engine is not None and self.may_lose(piece, piece.engine)]
+        return bad.without_readahead(going_on)
+
     @contextlib.contextmanager
     def placed(self, piece: Piece, done: Callable[[], int]) -> Iterator[None]:
         """A failure in here that a bad sector is behind becomes an error that says where it is.

@@ -197,6 +197,8 @@ class Succeeded(msgspec.Struct, frozen=True, kw_only=True, tag="succeeded"):
     """What a person should know although it went well: skipped partitions, bad sectors, a missing backup GPT."""
     receipts: Annotated[tuple[Receipt, ...], msgspec.Meta(max_length=256)] = ()
     """One for each partition in chunks."""
+    lost: Count = 0
+    """Bytes of the source that could not be read and are not in the image; `notes` and the manifest say where."""
 
 
 class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):

@@ -41,7 +41,7 @@ def bad_file(image: Path, folder: Path, bad: Iterable[tuple[int, int]]) -> Itera
 
 
 def _serve(folder: str, image: str, bad: list[tuple[int, int]]) -> None:
-    from fusepy import FUSE, FuseOSError, Operations  # noqa: PLC0415 - of the system's Python only
+    from fusepy import FUSE, FuseOSError, Operations  # of the system's Python only
 
     class Disk(Operations):
         def __init__(self) -> None:

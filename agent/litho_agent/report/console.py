@@ -100,7 +100,7 @@ def sentence(message: Message) -> list[str]:
             rate = f", {amount(message.used / message.seconds)}/s" if message.seconds > 0 else ""
             done = (
                 f"done: {message.image}:{message.version}  {amount(message.used)} used, {amount(message.stored)} in the library, "
-                f"{span(message.seconds)}{rate}"
+                f"{span(message.seconds)}{rate}{_lost(message.lost)}"
             )
             return [done, *(f"note: {note}" for note in message.notes)]
         case Failed():
@@ -111,6 +111,10 @@ def sentence(message: Message) -> list[str]:
             return [f"stopped: {message.reason}{touched}"]
         case Tick():
             return []
+
+
+def _lost(count: int) -> str:
+    return f"; {amount(count)} of the source could not be read" if count else ""
 
 
 class Console:

@@ -130,6 +130,11 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         """Bytes of used data on the source."""
         return sum(part.used for part in self.parts)
 
+    @property
+    def lost(self) -> int:
+        """Bytes of the source that could not be read."""
+        return sum(part.lost[0] for part in self.parts)
+
 
 class _Envelope(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     format: int

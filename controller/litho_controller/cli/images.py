@@ -85,6 +85,7 @@ def show(session: Session, ref: str, as_json: bool) -> None:
         ("system", f"{manifest.os.distro} {manifest.os.arch}".strip()),
         ("used", render.size(manifest.used)),
         ("stored", render.size(manifest.stored)),
+        ("lost", f"{render.size(manifest.lost)} of the source could not be read" if manifest.lost else ""),
         *((f"label {key}", value) for key, value in sorted(manifest.labels.items())),
         *(("note", note) for note in manifest.notes),
     ]
@@ -106,6 +107,22 @@ def show(session: Session, ref: str, as_json: bool) -> None:
     numbers = ("PART", "SIZE", "USED", "STORED")
     headers = ("PART", "KIND", "FS", "LABEL", "ENGINE", "SIZE", "USED", "STORED", "FILE")
     session.print_table(render.Grid(headers=headers, rows=rows, right=numbers))
+    if manifest.lost:
+        click.echo()
+        session.print_table(_lost_places(manifest))
+
+
+def _lost_places(manifest: Manifest) -> render.Grid:
+    """Where the source could not be read; the last row counts what the manifest does not list."""
+    rows = []
+    for part in manifest.parts:
+        rows += [(str(part.number), str(one.start), str(one.size)) for one in part.bad]
+        count, places = part.lost
+        if places > len(part.bad):
+            left = count - sum(one.size for one in part.bad)
+            rows.append((str(part.number), f"and {places - len(part.bad)} more", str(left)))
+    headers = ("PART", "LOST AT BYTE", "BYTES")
+    return render.Grid(headers=headers, rows=rows, right=headers)
 
 
 @image.command()

@@ -126,11 +126,16 @@ def end_lines(task: TaskView) -> list[str]:
     way = "stored in" if task.action == "capture" else "read from"
     lines = [
         f"{what} succeeded: {render.size(task.done)} in {render.duration(seconds)}{paced}, "
-        f"{render.size(task.stored)} {way} the library"
+        f"{render.size(task.stored)} {way} the library{_lost(task)}"
     ]
     notes = (task.result or {}).get("notes") or ()
     lines.extend(f"{task.node}: note: {render.clean(str(note))}" for note in notes)
     return lines
+
+
+def _lost(task: TaskView) -> str:
+    lost = (task.result or {}).get("lost")
+    return f", with {render.size(lost)} that could not be read" if isinstance(lost, int) and lost > 0 else ""
 
 
 # ---------------------------------------------------------------- screens
