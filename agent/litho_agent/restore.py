@@ -26,6 +26,7 @@ from litho.library import FileRef, Library, Manifest, Part, files, names, verify
 from litho.library.names import ImageRef
 from litho.messages import Planned, Started, Succeeded, clip
 from litho_agent import hostfacts, pipeline
+from litho_agent.chunk.printer import ChunkPrinter
 from litho_agent.disks import Disk, Hold, choose, facts, held, inventory
 from litho_agent.engines import tail
 from litho_agent.engines.choose import named
@@ -58,6 +59,8 @@ def restore(order: WorkOrder, teller: Teller) -> Succeeded:
         teller.expect(total=manifest.used, parts=len(streams))
         head = _read(library, manifest.head) if manifest.head else b""
         ready(hold, manifest, fitted, head)
+        chunks = ChunkPrinter(library, manifest, job)
+        chunks.ready()
         teller.enter("verify")
         verify.require(
             verify.check_files(library, manifest, reading(teller, sum(one.bytes for one in manifest.files())))
@@ -67,17 +70,18 @@ def restore(order: WorkOrder, teller: Teller) -> Succeeded:
         teller.enter("layout")
         teller.touching()
         write_table(hold, fitted.table)
-        printer = _Printer(library, hold, teller, streams)
+        printer = _Printer(library, hold, teller, streams, chunks)
         for part in manifest.parts:
             printer.make(part)
-        count = hostfacts.lanes_for(job.parallel, rotational=disk.rotational)
+        count = 1 if chunks.parts else hostfacts.lanes_for(job.parallel, rotational=disk.rotational)
         each(streams, printer.print, count=count, cancelled=teller.cancelled)
+        chunks.read_back({part.number: node(hold, part) for part in chunks.parts}, teller)
         if fitted.grown is not None:
             check_cancelled(teller)
             teller.enter("grow")
             _grow(hold, manifest, fitted.grown)
         teller.enter("settle")
-        notes = [*manifest.notes, *fitted.notes]
+        notes = [*manifest.notes, *fitted.notes, *chunks.notes()]
         for part in manifest.parts:
             notes += settled(hold, node(hold, part), part, job, teller)
         check_cancelled(teller)
@@ -91,6 +95,7 @@ def restore(order: WorkOrder, teller: Teller) -> Succeeded:
         disk=facts(disk),
         os=manifest.os,
         notes=tuple(clip(note) for note in notes),
+        receipts=tuple(chunks.receipts[:256]),
     )
 
 
@@ -123,7 +128,7 @@ def ready(hold: Hold, manifest: Manifest, fitted: Fitted, head: bytes) -> None:
         )
     needed: list[process.Argv] = [["sfdisk"], ["wipefs"]] if fitted.table.label != "none" else [["wipefs"]]
     for part in manifest.parts:
-        if part.kind == "stream":
+        if part.kind == "stream" and not part.chunk_root:
             needed.append(named(part.engine).restore(hold.path, part.fs))
             tail.from_extra(part.extra)
         elif part.kind == "swap":
@@ -140,7 +145,10 @@ def node(hold: Hold, part: Part) -> Path:
 class _Printer:
     """Fills partitions, perhaps several at once, and lets the gauges count them all."""
 
-    def __init__(self, library: Library, hold: Hold, teller: Teller, streams: Sequence[Part]) -> None:
+    def __init__(
+        self, library: Library, hold: Hold, teller: Teller, streams: Sequence[Part], chunks: ChunkPrinter
+    ) -> None:
+        self._chunks = chunks
         self._library = library
         self._hold = hold
         self._teller = teller
@@ -162,6 +170,9 @@ class _Printer:
         assert part.data is not None  # noqa: S101 - a manifest's stream has one
         device = node(self._hold, part)
         gauge = self._gauges.transfer(self._places[part.number], part.used)
+        if part.chunk_root:
+            self._chunks.print(part, device, gauge, cancelled)
+            return
         pipeline.restore(
             named(part.engine),
             self._library.root / part.data.file,
