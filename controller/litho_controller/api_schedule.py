@@ -62,8 +62,12 @@ class LogView(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     lines: tuple[tuple[float, str], ...] = ()
     """What the controller saw, each with its time."""
+    plan: tuple[str, ...] = ()
+    """The disk and the steps that the agent settled on."""
+    notes: tuple[str, ...] = ()
+    """What a person should know although it went well."""
     log: str = ""
-    """The end of the job's log, as the agent sent it with its failure."""
+    """The end of the job's log: as the agent sent it with its failure, or as it lies beside the captured image."""
 
 
 class PowerRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -104,7 +104,9 @@ def retry(session: Session, ids: tuple[str, ...], as_json: bool) -> None:
 @json_option
 @pass_session
 def log(session: Session, id_: str, as_json: bool) -> None:
-    """Say what became of a task, step by step, and the end of its job's log when it failed.
+    """Say what became of a task: its steps with their times, what was planned, what is to be noted, and its job's log.
+
+    The log is that of a job that failed, or of a capture; of a restore that went well none is kept.
 
     \b
     Example:
@@ -116,6 +118,9 @@ def log(session: Session, id_: str, as_json: bool) -> None:
         return
     for at, text in found.lines:
         click.echo(f"{render.moment(at)}  {render.clean(text)}")
+    for title, texts in (("plan", found.plan), ("notes", found.notes)):
+        if texts:
+            click.echo("\n".join((f"\n{title}:", *(f"  {render.clean(text)}" for text in texts))))
     if found.log:
         click.echo("\n" + "\n".join(render.clean(line) for line in found.log.splitlines()))
 

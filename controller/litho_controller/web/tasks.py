@@ -14,7 +14,6 @@ from litho_controller.store import tasks as rows_of
 from litho_controller.store import waves as waves_of
 from litho_controller.store.tasks import TaskRow
 from litho_controller.store.waves import WaveRow
-from litho_controller.tasks import rules
 from litho_controller.tasks.waves import FAILURES
 from litho_controller.web.desk import DESK, answer, expand, flag, json_of, number
 
@@ -105,20 +104,6 @@ async def cancel_task(request: web.Request) -> web.Response:
 async def retry_task(request: web.Request) -> web.Response:
     """Queue a task like this one, which has ended without success."""
     return answer(view(await request.app[DESK].requests.retry(_number(request))))
-
-
-@routes.get("/v1/tasks/{id}/log")
-async def show_log(request: web.Request) -> web.Response:
-    """What a task's course was, and its job's own words."""
-    async with request.app[DESK].store.read() as conn:
-        row = await rows_of.get(conn, _number(request))
-    if row is None:
-        raise _missing(request.match_info["id"])
-    result = json_of(row.result) or {}
-    log = result.get("log")
-    return answer(
-        api_schedule.LogView(id=row.id, lines=tuple(rules.course(row)), log=log if isinstance(log, str) else "")
-    )
 
 
 @routes.get("/v1/waves")

@@ -13,7 +13,7 @@ from litho.messages import Order, Problem
 from litho_controller import api
 from litho_controller.store import tasks as rows_of
 from litho_controller.tables import rows
-from litho_controller.web import images, inventory, nodes, objects, power, tables, tasks
+from litho_controller.web import images, inventory, nodes, objects, power, tables, tasklog, tasks
 from litho_controller.web.app import admin_app, node_app
 from litho_controller.web.desk import Desk
 from support.desk import FAILED, PLANNED, STARTED, Node, lab, publish
@@ -406,7 +406,7 @@ async def test_a_mistake_of_ours_is_answered_without_its_trace(admin, monkeypatc
 def test_every_route_of_the_api_is_there(tmp_path):
     """The list in the API's docstring is what is served."""
     app = web.Application()
-    for module in (nodes, tasks, images, tables, objects, inventory, power):
+    for module in (nodes, tasks, tasklog, images, tables, objects, inventory, power):
         app.add_routes(module.routes)
     served = {(route.method, route.resource.canonical) for route in app.router.routes() if route.method != "HEAD"}
     lines = [line for line in (api.__doc__ or "").splitlines() if line.startswith("| ") and "/v1/" in line]
