@@ -26,7 +26,7 @@ from litho_controller.store.tasks import TaskRow
 from litho_controller.store.waves import WaveRow
 from litho_controller.tables import nodes, rows
 from litho_controller.tables.nodes import Node
-from litho_controller.tasks import again, orders, osboot, rules, safety, waves
+from litho_controller.tasks import again, autoinst, orders, osboot, rules, safety, waves
 from litho_controller.tasks.core import Tasks
 
 log = logging.getLogger("litho.tasks")
@@ -215,6 +215,8 @@ class Requests:
     async def set_osimage(self, names: Sequence[str], name: str) -> list[NodesetLine]:
         """Let nodes boot an osimage whose method is netboot, statelite or install by an installer. Raises NotFoundError,
         RefusedError when the image is at fault."""
+        if names:
+            await autoinst.check(self._tasks, names[0], name)
         return await osboot.set_osimage(self._tasks, names, name, require_mac=self._require_mac)
 
     async def cancel(self, number: int) -> TaskRow:

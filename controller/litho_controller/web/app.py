@@ -57,7 +57,7 @@ def node_app(desk: Desk, boot: BootDoor | None = None) -> web.Application:
     app.router.add_post("/v1/claim", claim)
     if boot is not None:
         boot.add_to(app)
-        OsFiles(desk.store).add_to(app)
+        OsFiles(desk.tasks).add_to(app)
     app.router.add_get("/v1/health", health)
     return app
 

@@ -2,7 +2,8 @@
 
     /install/netboot/<os>/<arch>/<profile>/NAME     kernel, initrd, packed root image of an osimage
     /install/<os>/<arch>/...                        the media of an osimage that is installed from them
-    /install/autoinst/<node>                        the answers for a node's installer, while the node is set to install
+    /install/autoinst/<node>                        the answers for a node's installer, while the node is set to install;
+                                                    POST: it is installed, and boots its own disk from now on
 
 `/install` is installdir, whatever it is. Nothing else of it is given out: a file must be one that an osimage names, by a plain
 path, and must lie in that image's own directory (or in the media's) after all links are followed. Everybody on the installation
@@ -20,9 +21,10 @@ from aiohttp import hdrs, web
 from litho.errors import LithoError, NotFoundError, UsageError
 from litho_controller.boot import netboot
 from litho_controller.bundle import site as site_of
-from litho_controller.store import Store
 from litho_controller.tables import rows
 from litho_controller.tables.schema import TABLES
+from litho_controller.tasks import autoinst
+from litho_controller.tasks.core import Tasks
 from litho_controller.tasks.osboot import Known
 
 _PATH = re.compile(r"[A-Za-z0-9_+~-][A-Za-z0-9_.+~-]*(/[A-Za-z0-9_+~-][A-Za-z0-9_.+~-]*)*", re.ASCII)
@@ -33,11 +35,13 @@ MAX_PATH = 1024
 class OsFiles:
     """The handler."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, tasks: Tasks) -> None:
+        self._tasks = tasks
 
     def add_to(self, app: web.Application) -> None:
         """Add the routes."""
+        app.router.add_get(f"/{netboot.ROOT}/autoinst/{{node}}", self.answers)
+        app.router.add_post(f"/{netboot.ROOT}/autoinst/{{node}}", self.done)
         app.router.add_get(f"/{netboot.ROOT}/{{path:.+}}", self.file)
 
     async def file(self, request: web.Request) -> web.StreamResponse:
@@ -49,9 +53,19 @@ class OsFiles:
         found = await asyncio.to_thread(find, known, path)
         return web.FileResponse(found, headers={hdrs.CONTENT_TYPE: "application/octet-stream"})
 
+    async def answers(self, request: web.Request) -> web.Response:
+        """What a node's installer is told."""
+        text = await autoinst.answers(self._tasks, request.match_info["node"])
+        return web.Response(text=text, headers={hdrs.CACHE_CONTROL: "no-store"})
+
+    async def done(self, request: web.Request) -> web.Response:
+        """A node says that it is installed."""
+        await autoinst.done(self._tasks, request.match_info["node"])
+        return web.Response(status=204)
+
     async def _known(self) -> Known:
         """All osimages."""
-        async with self._store.read() as conn:
+        async with self._tasks.store.read() as conn:
             keys = await rows.column(conn, "site", "value")
             tables = {}
             for table in ("osimage", "linuximage"):

@@ -8,7 +8,8 @@ from aiohttp import web
 from yarl import URL
 
 from litho.errors import LithoError, NotFoundError, RefusedError, UsageError
-from litho_controller.boot import netboot, plan
+from litho_controller.boot import autoinst, netboot, plan
+from litho_controller.boot.autoinst import Answers
 from litho_controller.boot.netboot import OsImage
 from litho_controller.boot.plan import Facts
 from litho_controller.boot.tftp import TftpFiles
@@ -265,6 +266,60 @@ def test_of_media_all_files_are_given_out_that_lie_in_them(site: Site) -> None:
     assert served(site, "rhels6/x86_64/Packages/a.rpm") == "none"
 
 
+# ---------------------------------------------------------------- templates
+
+
+def rendered(text: str, files: dict[str, str] | None = None) -> str:
+    def cell(table: str, key: str, column: str) -> str | None:
+        return {("site", "timezone", "value"): "Europe/Berlin", ("nodetype", "n01", "os"): "rhels5.4"}.get(
+            (table, key, column)
+        )
+
+    made = Answers(
+        node="n01",
+        media="http://mn/install/rhels5.4/x86_64",
+        variables={"XCATMASTER": "mn"},
+        cell=cell,
+        include=lambda path: (files or {})[path],
+    )
+    return autoinst.render(text, "/install/custom/foo.tmpl", made)
+
+
+def test_a_templates_words_are_replaced_and_its_comments_are_not():
+    text = (
+        "#HOSTNAME# #XCATVAR:XCATMASTER# url --url #INSTALL_SOURCES#\n#TABLE:site:key=timezone:value#\n# a # comment\n"
+    )
+    assert rendered(text + "#TABLE:nodetype:THISNODE:os#|#TABLEBLANKOKAY:nodetype:$NODE:arch#|\n#WHATEVER#\n") == (
+        "n01 mn url --url http://mn/install/rhels5.4/x86_64\nEurope/Berlin\n# a # comment\nrhels5.4||\n#WHATEVER#\n"
+    )
+    files = {"/install/scripts/post": "hello #NODE#\n#INCLUDE:more#", "/install/scripts/more": "end"}
+    assert rendered("#INCLUDE:../scripts/post#\n", files) == "hello n01\nend\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "#COMMAND:id#",
+        "#CRYPT:passwd:key=system,username=root:password#",
+        "#XCATVAR:NOTHING#",
+        "#TABLE:ipmi:THISNODE:password#",
+        "#TABLE:nodetype:THISNODE:arch#",
+        "#TABLE:site#",
+        "#INCLUDE_DEFAULT_PKGLIST#",
+        "#INCLUDE:loop#",
+    ],
+)
+def test_a_word_that_is_not_filled_in_is_refused_by_its_name(text):
+    with pytest.raises(RefusedError) as caught:
+        rendered(text, {"/install/custom/loop": "#INCLUDE:loop#"})
+    assert text.split(":")[0] in caught.value.message and caught.value.code == "bad-template"
+
+
+def test_many_files_that_include_each_other_do_not_grow_without_end():
+    with pytest.raises(RefusedError, match="longer than"):
+        rendered("#INCLUDE:a#", {"/install/custom/a": "x" * (autoinst.MAX_BYTES + 1)})
+
+
 # ---------------------------------------------------------------- nodeset, and what the node is answered
 
 
@@ -310,8 +365,7 @@ async def test_a_node_boots_the_osimage_every_time_until_it_is_set_to_something_
     (row,) = [one for one in await desk.table("nodetype") if one["node"] == "n01"]
     assert row == {"node": "n01", "os": "rhels5.4", "arch": "x86_64", "profile": "foo", "provmethod": "Foo"}
     assert {"node": "n01", "currstate": "netboot rhels5.4-x86_64-foo"} in await desk.table("chain")
-    (status,) = [one["status"] for one in await desk.table("nodelist") if one["node"] == "n01"]
-    assert status == "netbooting"
+    assert await status(desk) == "netbooting"
     assert "n02 boots its own disk" in await booting.script("52:54:00:00:00:02", peer="x")
     # Files that are gone do not send a node to a disk that it may not have.
     (home / "kernel").unlink()
@@ -412,7 +466,7 @@ async def test_boot_files_follow(desk, admin, site, tmp_path, netboot_: str, pat
 async def test_files_come_whole_or_in_ranges_and_nothing_else_comes(desk, site, aiohttp_client) -> None:
     profile(site)
     app = web.Application(middlewares=[telling])
-    OsFiles(desk.store).add_to(app)
+    OsFiles(desk.tasks).add_to(app)
     door = await aiohttp_client(app)
     url = "/install/netboot/rhels5.4/x86_64/foo/rootimg.gz"
     whole = await door.get(url)
@@ -429,6 +483,55 @@ async def test_files_come_whole_or_in_ranges_and_nothing_else_comes(desk, site, 
         ("/install/" + "a/" * 600 + "a", 400),
     ):
         assert (await door.get(URL(bad, encoded=True))).status == status, bad
+
+
+async def test_a_node_is_installed_once_copycds_was_run_and_says_when_it_is_done(
+    desk, admin, site, tmp_path, aiohttp_client
+) -> None:
+    top = Path(site.install)
+    template = (
+        put(top / "custom/rhels5.4/x86_64", **{"foo.tmpl": b"network --hostname #NODE#\n#INCLUDE:post#\n"}) / "foo.tmpl"
+    )
+    async with desk.store.write() as conn:
+        await rows.put(conn, "osimage", "Foo", {"provmethod": "install"})
+        await rows.put(conn, "linuximage", "Foo", {"template": str(template)})
+    assert "run copycds" in (await (await admin.post("/v1/nodeset", json=INSTALL)).json())["hint"]
+    put(top / "rhels5.4/x86_64", **{"images/pxeboot/vmlinuz": b"k", "images/pxeboot/initrd.img": b"i"})
+    assert "post cannot be read" in await nodeset(admin, "n01", "osimage", "Foo")
+    (template.parent / "post").symlink_to("/etc/passwd")
+    assert "which is not beside it" in await nodeset(admin, "n01", "osimage", "Foo")
+    (template.parent / "post").unlink()
+    (template.parent / "post").write_text("curl -X POST #XCATVAR:LITHODONE#")
+    app = web.Application(middlewares=[telling])
+    OsFiles(desk.tasks).add_to(app)
+    door = await aiohttp_client(app)
+    answers = "/install/autoinst/n01"
+    assert (await door.get(answers)).status == (await door.post(answers)).status == 404
+    assert await nodeset(admin, "n01", "osimage", "Foo") == [("install rhels5.4-x86_64-foo", "")]
+    assert {"node": "n01", "currstate": "install rhels5.4-x86_64-foo", "currchain": "boot"} in await desk.table("chain")
+    booting = Booting(desk.tasks, Policy())
+    script = await booting.script(MAC, peer="x")
+    assert (
+        "/install/rhels5.4/x86_64/images/pxeboot/vmlinuz initrd=initrd.img repo=http://c:3080/install/rhels5.4/x86_64 "
+        in script
+    )
+    assert f"ks=http://c:3080{answers} " in script
+    assert await (await door.get(answers)).text() == (
+        "network --hostname n01\ncurl -X POST http://c:3080/install/autoinst/n01\n"
+    )
+    assert await status(desk) == "installing"
+    assert (await door.post("/install/autoinst/n02")).status == (await door.post("/install/autoinst/-x")).status == 404
+    assert (await door.post(answers)).status == 204
+    assert (await desk.boot_state("n01"), await status(desk)) == ("boot", "installed")
+    assert "n01 boots its own disk" in await booting.script(MAC, peer="x")
+    assert (await door.get(answers)).status == 404
+
+
+INSTALL = {"range": "n01", "state": "osimage", "image": "Foo"}
+
+
+async def status(desk) -> str:
+    return next(one["status"] for one in await desk.table("nodelist") if one["node"] == "n01")
 
 
 def test_what_a_state_means():
