@@ -36,6 +36,13 @@ async def of_nodes(conn: AsyncConnection, names: Sequence[str]) -> dict[str, Fac
     }
 
 
+async def nfsserver(conn: AsyncConnection, name: str) -> str:
+    """noderes.nfsserver of one node; empty when neither it nor a group of it has one."""
+    groups = await _groups(conn, [name])
+    found = await values.of_nodes(conn, "noderes", ("nfsserver",), groups)
+    return found.get(name, {}).get("nfsserver", "")
+
+
 async def addresses(conn: AsyncConnection) -> dict[str, str]:
     """Node -> its cell of mac.mac. A row that a group is called by says nothing of any one machine."""
     cells = await rows.column(conn, "mac", "mac")

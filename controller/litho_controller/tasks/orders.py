@@ -29,17 +29,18 @@ class Installation(msgspec.Struct, kw_only=True):
     brokers: tuple[Broker, ...] = ()
 
 
-def library_url(directory: Path, site_keys: dict[str, str]) -> str:
-    """Where a node finds the library: on NFS when site.IMAGELIBSERVER says so, else in a directory of this very machine."""
-    server = site_keys.get("IMAGELIBSERVER", "").strip()
+def library_url(directory: Path, site_keys: dict[str, str], nfsserver: str = "") -> str:
+    """Where a node finds the library: on NFS at site.IMAGELIBSERVER, else at its noderes.nfsserver; without either in a directory
+    of this very machine. site.IMAGELIBINSTALLDIR is the export on whichever server it is; without it the library's own path."""
+    server = site_keys.get("IMAGELIBSERVER", "").strip() or nfsserver.strip()
     if not server:
         return f"file://{directory}"
     export = site_keys.get("IMAGELIBINSTALLDIR", "").strip() or str(directory)
     return f"nfs://{server}/{export.lstrip('/')}"
 
 
-def order(installation: Installation, row: TaskRow, site_keys: dict[str, str]) -> Order:
-    """What the agent is to do, and how to talk about it."""
+def order(installation: Installation, row: TaskRow, site_keys: dict[str, str], nfsserver: str = "") -> Order:
+    """What the agent is to do, and how to talk about it. `nfsserver` is its node's in noderes."""
     account = (
         (row.node, accounts.password(installation.secret, task=row.id, session=row.task.session))
         if installation.credentials
@@ -50,7 +51,7 @@ def order(installation: Installation, row: TaskRow, site_keys: dict[str, str]) -
         node=row.node,
         site=installation.site,
         job=row.job,
-        library=library_url(installation.library, site_keys),
+        library=library_url(installation.library, site_keys, nfsserver),
         engine=installation.engine,
         brokers=installation.brokers,
         username=account[0],

@@ -19,6 +19,7 @@ from litho.messages import ClaimRequest, Order
 from litho.task import Action, CancelRequest, Claim, Expire, Outcome, State
 from litho_controller.api import JobOptions, NodesetLine
 from litho_controller.api_schedule import When
+from litho_controller.boot import facts as facts_of
 from litho_controller.boot.cmdline import token_hash
 from litho_controller.store import tasks as rows_of
 from litho_controller.store import waves as waves_of
@@ -284,10 +285,11 @@ class Requests:
             elif step.outcome is not Outcome.DUPLICATE or was.ended:
                 raise _not_claimable(row)
             site_keys = await rows.column(conn, "site", "value")
+            nfsserver = await facts_of.nfsserver(conn, row.node)
         tasks.after(row)
         await tasks.renew_accounts()
         log.info("%s: claimed by %s (session %s)", row.id, row.node, request.session)
-        return orders.order(tasks.installation, row, site_keys)
+        return orders.order(tasks.installation, row, site_keys, nfsserver)
 
 
 class Place(msgspec.Struct, frozen=True, kw_only=True):

@@ -176,6 +176,32 @@ async def test_the_site_table_says_where_the_library_is(desk):
     assert (await desk.agent("t-000001")).order.library == "nfs://10.0.0.9/install/image"
 
 
+@pytest.mark.parametrize(
+    ("site", "noderes", "found"),
+    [
+        ({}, {}, "file://{own}"),
+        ({}, {"n01": "10.0.0.7"}, "nfs://10.0.0.7/{own}"),
+        ({}, {"all": "10.0.0.8"}, "nfs://10.0.0.8/{own}"),
+        ({}, {"n01": "10.0.0.7", "all": "10.0.0.8"}, "nfs://10.0.0.7/{own}"),
+        ({}, {"n02": "10.0.0.7"}, "file://{own}"),
+        ({"IMAGELIBINSTALLDIR": "/install/image"}, {"n01": " 10.0.0.7 "}, "nfs://10.0.0.7/install/image"),
+        ({"IMAGELIBINSTALLDIR": "/install/image"}, {}, "file://{own}"),
+        ({"IMAGELIBSERVER": "10.0.0.9"}, {"n01": "10.0.0.7"}, "nfs://10.0.0.9/{own}"),
+        ({"IMAGELIBSERVER": ""}, {"n01": "10.0.0.7"}, "nfs://10.0.0.7/{own}"),
+    ],
+)
+async def test_the_librarys_server_is_the_sites_else_the_nodes_own(desk, site, noderes, found):
+    async with desk.store.write() as conn:
+        for key, value in site.items():
+            await rows.put(conn, "site", key, {"value": value})
+        for name, server in noderes.items():
+            await rows.put(conn, "noderes", name, {"nfsserver": server})
+    await desk.capture("n01")
+    own = str(desk.library.root)
+    expected = found.format(own=own if found.startswith("file") else own.lstrip("/"))
+    assert (await desk.agent("t-000001")).order.library == expected
+
+
 async def test_the_same_session_gets_the_same_order_again(desk):
     await desk.capture("n01")
     agent = await desk.agent("t-000001")
