@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Self
 
 from litho.errors import DiskError
+from litho_agent.engines.rescue import UNREADABLE
 
 PAGE = 4096
 _BLKSSZGET = 0x1268
@@ -83,7 +84,7 @@ class Device:
             try:
                 count = os.preadv(self._fd_for(offset + at, len(piece)), [piece], offset + at)
             except OSError as exc:
-                kind = UnreadableError if exc.errno in (errno.EIO, errno.EILSEQ, errno.EREMOTEIO) else DiskError
+                kind = UnreadableError if exc.errno in UNREADABLE else DiskError
                 raise kind(
                     f"{self.path} cannot be read at byte {offset + at} ({exc.strerror})",
                     hint="look at the node's kernel log and the disk's SMART values",
