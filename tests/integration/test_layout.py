@@ -318,6 +318,28 @@ def test_a_target_of_another_sector_size_keeps_every_byte(tmp_path: Path) -> Non
         assert bytes_of(disk, 0, 4 * MIB) == before
 
 
+def test_what_is_written_in_front_of_a_partition_leaves_its_first_sectors_alone(tmp_path: Path) -> None:
+    """Sector 63 and the sectors behind an EBR share their page of memory with what the table's writer writes."""
+    with (
+        loop_disk(tmp_path / "source", size=300 * MIB) as source,
+        loop_disk(tmp_path / "target", size=300 * MIB) as target,
+    ):
+        apply(source, LOGICALS)
+        boot_code(source, 512, 62 * 512)
+        layout = read_layout(source)
+        filled = [part for part in layout.table.partitions if not layout.table.is_extended(part)]
+        assert sum(part.start % 8 != 0 for part in filled) > 5
+        with held(target, write=True) as hold:
+            write_table(hold, layout.table)
+            for part in filled:
+                noise(partition_path(target, part.number), 0, 8192, part.number)
+            write_head(hold, layout.head, layout.table)
+        for part in filled:
+            wanted = random.Random(part.number).randbytes(8192)  # noqa: S311 - test data
+            assert bytes_of(target, part.start * 512, 8192) == wanted, part.number
+            assert bytes_of(partition_path(target, part.number), 0, 8192) == wanted, part.number
+
+
 def test_a_head_that_would_reach_into_the_first_partition_is_refused(tmp_path: Path) -> None:
     with loop_disk(tmp_path / "disk", size=100 * MIB) as disk:
         table = parse_dump("label: dos\n/dev/x1 : start=63, size=2048, type=83\n")
