@@ -49,6 +49,7 @@ from litho.task import Action, State
 from litho_controller.api_errors import error_of as error_of  # noqa: PLC0414 - exported from here
 from litho_controller.api_errors import problem_of as problem_of  # noqa: PLC0414 - exported from here
 from litho_controller.api_errors import status_of as status_of  # noqa: PLC0414 - exported from here
+from litho_controller.api_health import HealthView
 from litho_controller.api_schedule import PowerAction as PowerAction  # noqa: PLC0414 - exported from here
 from litho_controller.api_schedule import PowerAnswer as PowerAnswer  # noqa: PLC0414 - exported from here
 from litho_controller.api_schedule import PowerLine as PowerLine  # noqa: PLC0414 - exported from here
@@ -73,6 +74,8 @@ class NodeView(msgspec.Struct, frozen=True, kw_only=True):
     """Its agent is connected."""
     status: str = ""
     """The line that `nodestat` prints."""
+    health: HealthView | None = None
+    """How it was when its agent last said it; None when that was never, or before the controller was started."""
 
 
 class NodeList(msgspec.Struct, frozen=True, kw_only=True):
@@ -201,6 +204,8 @@ class TaskView(msgspec.Struct, frozen=True, kw_only=True):
     """The agent's `Succeeded`, `Failed` or `Stopped`."""
     line: str = ""
     """The text for `nodestat`."""
+    health: HealthView | None = None
+    """How its node was when its agent last said it while it worked on this task."""
 
 
 class TaskList(msgspec.Struct, frozen=True, kw_only=True):

@@ -149,6 +149,7 @@ def show(session: Session, name: str, as_json: bool) -> None:
         ("task", one.task),
         ("online", "yes" if one.online else "no"),
         ("status", one.status),
+        *render.health(one.health),
     )
     click.echo(render.facts(pairs))
 

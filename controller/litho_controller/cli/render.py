@@ -14,6 +14,7 @@ import msgspec
 
 from litho.task import State
 from litho_controller.api import TaskView
+from litho_controller.api_health import HealthView
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -108,6 +109,24 @@ def outcome(task: TaskView) -> str:
 def image_of(task: TaskView) -> str:
     """`golden:2`, or `golden` while the version is not known."""
     return f"{task.image}:{task.version}" if task.version else task.image
+
+
+def health(view: HealthView | None) -> list[tuple[str, str]]:
+    """How a node was, as names and values; a warning is the first of them."""
+    if view is None:
+        return []
+    now = view.health
+    figures = [
+        f"processors {now.cpu:.0f}%, load {now.load:.1f}",
+        f"{size(now.available)} of {size(now.memory)} memory free" if now.memory else "",
+        f"agent {size(now.agent)}" if now.agent else "",
+    ]
+    note = f" ({now.disk_note})" if now.disk_note else ""
+    return [
+        ("warning", view.warning),
+        ("health", f"{', '.join(word for word in figures if word)}, at {moment(view.at)}"),
+        ("disk", f"SMART {now.disk}{note}" if now.disk else ""),
+    ]
 
 
 class Grid(msgspec.Struct, frozen=True, kw_only=True):

@@ -134,6 +134,7 @@ def _facts(one: TaskView) -> list[tuple[str, str]]:
         ("started", render.moment(one.started)),
         ("ended", render.moment(one.ended)),
         ("nodestat", one.line),
+        *render.health(one.health),
     ]
     pairs.extend(_nested("plan", one.plan))
     pairs.extend(_nested("result", one.result))

@@ -29,6 +29,7 @@ from litho_controller.store import tasks as rows_of
 from litho_controller.store.tasks import Figure, TaskRow
 from litho_controller.tables import nodes, osimages
 from litho_controller.tasks import accounts, queue, rules
+from litho_controller.tasks.healths import Healths
 from litho_controller.tasks.leases import Leases
 from litho_controller.tasks.orders import Installation
 
@@ -74,6 +75,7 @@ class Tasks:
         self.live: dict[int, Live] = {}
         self.online: dict[str, str] = {}
         """Nodes whose agent is connected, with its session."""
+        self.healths = Healths()
         self.gone: set[str] = set()
         """Nodes whose agent's last will was the last that was heard of it."""
         self.windows: tuple[queue.Window, ...] = ()

@@ -63,6 +63,9 @@ class Hearing:
             self._present(status)
             if status.online:
                 self._alive(number, live)
+                if status.health is not None:
+                    now = self._tasks.clock.now()
+                    self._tasks.healths.hear(status.node, status.task, status.health, now=now)
         elif status.online and status.task:
             await self._straggler(status, number)
         elif not status.online:

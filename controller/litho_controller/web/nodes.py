@@ -17,13 +17,14 @@ from litho_controller.store import tasks as rows_of
 from litho_controller.store.tasks import TaskRow
 from litho_controller.tables import nodes, osimages, rows
 from litho_controller.tasks import rules
+from litho_controller.tasks.core import Tasks
 from litho_controller.web import status
 from litho_controller.web.desk import DESK, Desk, answer, body_of, expand, flag
 
 routes = web.RouteTableDef()
 
 
-def view(node: nodes.Node, latest: TaskRow | None, online: dict[str, str]) -> api.NodeView:
+def view(node: nodes.Node, latest: TaskRow | None, tasks: Tasks) -> api.NodeView:
     """A node as the API shows it."""
     return api.NodeView(
         node=node.name,
@@ -32,15 +33,16 @@ def view(node: nodes.Node, latest: TaskRow | None, online: dict[str, str]) -> ap
         arch=node.arch,
         state=node.state,
         task=latest.id if latest is not None and not latest.state.ended else "",
-        online=node.name in online,
+        online=node.name in tasks.online,
         status=rules.nodestat_text(node.state, latest),
+        health=tasks.healths.of_node(node.name),
     )
 
 
 async def _views(conn: AsyncConnection, desk: Desk, names: list[str]) -> api.NodeList:
     latest = await rows_of.latest(conn)
     found = await nodes.get(conn, names)
-    return api.NodeList(nodes=tuple(view(node, latest.get(node.name), desk.tasks.online) for node in found))
+    return api.NodeList(nodes=tuple(view(node, latest.get(node.name), desk.tasks) for node in found))
 
 
 @routes.get("/v1/nodes")
@@ -59,7 +61,7 @@ async def show_node(request: web.Request) -> web.Response:
     async with desk.store.read() as conn:
         node = await nodes.require(conn, request.match_info["name"])
         latest = await rows_of.find(conn, nodes=[node.name], limit=1)
-        return answer(view(node, latest[0] if latest else None, desk.tasks.online))
+        return answer(view(node, latest[0] if latest else None, desk.tasks))
 
 
 @routes.post("/v1/nodes")
@@ -93,6 +95,8 @@ async def remove_nodes(request: web.Request) -> web.Response:
             )
         shown = await _views(conn, desk, names)
         await nodes.remove(conn, names)
+    for name in names:
+        desk.tasks.healths.forget(name)
     return answer(shown)
 
 

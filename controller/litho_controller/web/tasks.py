@@ -10,6 +10,7 @@ from aiohttp import web
 from litho.errors import NotFoundError, UsageError
 from litho.task import State
 from litho_controller import api, api_schedule
+from litho_controller.api_health import HealthView
 from litho_controller.store import tasks as rows_of
 from litho_controller.store import waves as waves_of
 from litho_controller.store.tasks import TaskRow
@@ -23,7 +24,7 @@ MOST = 100_000
 """Tasks in one answer, at most."""
 
 
-def view(row: TaskRow, *, full: bool = True) -> api.TaskView:
+def view(row: TaskRow, *, full: bool = True, health: HealthView | None = None) -> api.TaskView:
     """A task as the API shows it; in a list without the plan and the result, which may be long."""
     figure = row.progress
     return api.TaskView(
@@ -59,6 +60,7 @@ def view(row: TaskRow, *, full: bool = True) -> api.TaskView:
         plan=json_of(row.plan) if full else None,
         result=_result(row) if full else None,
         line=row.line,
+        health=health,
     )
 
 
@@ -87,11 +89,12 @@ async def show_tasks(request: web.Request) -> web.Response:
 @routes.get("/v1/tasks/{id}")
 async def show_task(request: web.Request) -> web.Response:
     """One task with all that is known of it."""
-    async with request.app[DESK].store.read() as conn:
+    desk = request.app[DESK]
+    async with desk.store.read() as conn:
         row = await rows_of.get(conn, _number(request))
     if row is None:
         raise _missing(request.match_info["id"])
-    return answer(view(row))
+    return answer(view(row, health=desk.tasks.healths.of_task(row.node, row.id)))
 
 
 @routes.post("/v1/tasks/{id}/cancel")
