@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import IO, Self
 
 from litho.errors import LithoError, RefusedError, UsageError
 from litho.library import Library, parse_ref
@@ -41,6 +41,8 @@ from litho_controller.bundle.xcat import XcatExtra, XcatManifest
 
 BY_TIME = 64 * 1024 * 1024
 """Bytes; a larger file that was hashed a moment ago is the same while inode, size and times are."""
+FLUSH = 32 * 1024 * 1024
+"""Bytes that are written before the disk is asked to take them."""
 
 
 def export(
@@ -179,10 +181,10 @@ class _Work:
         self._total += sum(piece.size for piece in pieces)
         for piece in pieces:
             piece.seen = collect.seen(piece.path) if piece.path else ()
-            digest = hashlib.sha256()
-            for block in self._blocks(piece):
-                digest.update(block)
-            piece.sha256 = digest.hexdigest()
+            with _Digest() as digest:
+                for block in self._blocks(piece):
+                    digest.update(block)
+                piece.sha256 = digest.hexdigest()
 
     def write(self, target: Path, packing: str, about: list[Piece]) -> int:
         """Write the tarball; answers its size in bytes."""
@@ -190,7 +192,7 @@ class _Work:
             beside, raw = write_beside(target)
             try:
                 with raw:
-                    with TarWriter(raw, packing) as tar:
+                    with _Flushing(raw) as out, TarWriter(out, packing) as tar:
                         for piece in (*about, *self._found.files):
                             self._add(tar, piece)
                     os.fsync(raw.fileno())
@@ -237,6 +239,38 @@ class _Work:
                 self._done += len(block)
                 self._tick(self._done, self._total)
                 yield block
+
+
+class _Flushing:
+    """A file that goes to the disk while it is written, so that the last sync has little left to do."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="flush")
+        self._since = 0
+        self._last: Future[None] | None = None
+
+    def write(self, data: bytes, /) -> int:
+        """As the file's own."""
+        count = self._file.write(data)
+        self._since += count
+        if self._since >= FLUSH and (self._last is None or self._last.done()):
+            self._since = 0
+            if self._last is not None:
+                # The kernel tells an error of writing back once, to whoever asks first, and that may have been this.
+                self._last.result()
+            self._last = self._pool.submit(os.fdatasync, self._file.fileno())
+        return count
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._pool.shutdown()
+        if kind is None and self._last is not None:
+            self._last.result()
 
 
 class _Digest:
