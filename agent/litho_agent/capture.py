@@ -38,6 +38,7 @@ from litho_agent.settle import CONDITION
 from litho_agent.survey import Piece, survey
 from litho_agent.telling import Teller, check_cancelled, reading
 from litho_agent.transfer import Cancelled
+from litho_agent.windows import Windows
 
 _ENDINGS = {"zstd": ".zst", "gzip": ".gz", "none": ""}
 _LEAST_SHARE = 20
@@ -65,11 +66,12 @@ def _capture(order: WorkOrder, library: Library, teller: Teller) -> Succeeded:
     job = order.job
     teller.enter("look")
     disk = choose(inventory.read(), job.disk, "capture", job.allow).require()
-    with held(disk, write=job.on_dirty == "repair") as hold:
+    repairing = job.on_dirty == "repair"
+    with held(disk, write=repairing) as hold, Windows(sector_size=disk.logical, write=repairing) as windows:
         layout = read_layout(hold.path)
-        pieces = survey(hold, layout, job)
+        pieces = survey(hold, layout, job, windows)
         losses = Losses(job, facts(disk), teller)
-        notes = [*layout.notes, *losses.cannot(pieces)]
+        notes = [*layout.notes, *(note for piece in pieces for note in piece.notes), *losses.cannot(pieces)]
         streams = [piece for piece in pieces if piece.kind == "stream"]
         total = sum(piece.used for piece in streams)
         in_chunks = any(piece.used_map is not None for piece in pieces)
@@ -171,7 +173,8 @@ class _Saver:
             fs=piece.probe.type,
             uuid=piece.probe.uuid,
             label=piece.probe.label,
-            extra={CONDITION: piece.condition} if piece.condition else {},
+            within=piece.within,
+            extra=piece.extra | ({CONDITION: piece.condition} if piece.condition else {}),
         )
         if piece.used_map is not None:
             gauge = self._gauges.transfer(self._places[piece.number], piece.used)

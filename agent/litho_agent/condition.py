@@ -30,7 +30,7 @@ from litho_agent.disks.hold import Hold
 from litho_agent.filesystems import first_words
 from litho_agent.mounting import mounted
 
-State = Literal["clean", "dirty", "errors", "hibernated", "encrypted"]
+State = Literal["clean", "dirty", "errors", "hibernated", "encrypted", "incomplete"]
 Way = Literal["as-is", "repair", "raw"]
 
 _EXT = frozenset({"ext2", "ext3", "ext4"})

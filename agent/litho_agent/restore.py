@@ -40,6 +40,8 @@ from litho_agent.mover import WorkOrder
 from litho_agent.settle import settled
 from litho_agent.telling import Teller, check_cancelled, reading
 from litho_agent.transfer import Cancelled
+from litho_agent.volumes import VOLUME
+from litho_agent.windows import Windows
 
 
 def restore(order: WorkOrder, teller: Teller) -> Succeeded:
@@ -53,7 +55,8 @@ def restore(order: WorkOrder, teller: Teller) -> Succeeded:
     disk = choose(inventory.read(), job.disk, "restore", job.allow).require()
     fitted = _fit(manifest, table, disk, job)
     # Held from here on: reading the whole image may take an hour, in which somebody else could mount what was free.
-    with held(disk, write=True) as hold:
+    with held(disk, write=True) as hold, Windows(sector_size=disk.logical, write=True) as windows:
+        devices = Devices(hold.path, manifest.parts, windows)
         teller.say(Planned(disk=facts(disk), steps=steps(manifest, disk, fitted), total=manifest.used))
         streams = [part for part in manifest.parts if part.kind == "stream"]
         teller.expect(total=manifest.used, parts=len(streams))
@@ -70,20 +73,20 @@ def restore(order: WorkOrder, teller: Teller) -> Succeeded:
         teller.enter("layout")
         teller.touching()
         write_table(hold, fitted.table)
-        printer = _Printer(library, hold, teller, streams, chunks)
+        printer = _Printer(library, hold, teller, streams, devices=devices, chunks=chunks)
         for part in manifest.parts:
             printer.make(part)
         count = 1 if chunks.parts else hostfacts.lanes_for(job.parallel, rotational=disk.rotational)
         each(streams, printer.print, count=count, cancelled=teller.cancelled)
-        chunks.read_back({part.number: node(hold, part) for part in chunks.parts}, teller)
+        chunks.read_back({part.number: devices.of(part) for part in chunks.parts}, teller)
         if fitted.grown is not None:
             check_cancelled(teller)
             teller.enter("grow")
-            _grow(hold, manifest, fitted.grown)
+            _grow(hold, manifest, devices, fitted.grown)
         teller.enter("settle")
         notes = [*manifest.notes, *fitted.notes, *chunks.notes()]
         for part in manifest.parts:
-            notes += settled(hold, node(hold, part), part, job, teller)
+            notes += settled(hold, devices.of(part), part, job, teller)
         check_cancelled(teller)
         write_head(hold, head, fitted.table)
     return Succeeded(
@@ -96,6 +99,7 @@ def restore(order: WorkOrder, teller: Teller) -> Succeeded:
         os=manifest.os,
         notes=tuple(clip(note) for note in notes),
         receipts=tuple(chunks.receipts[:256]),
+        lost=manifest.lost,
     )
 
 
@@ -110,7 +114,8 @@ def steps(manifest: Manifest, disk: Disk, fitted: Fitted) -> tuple[str, ...]:
             "empty": "a frame without content",
             "skipped": "left empty, as in the image",
         }[part.kind]
-        found.append(f"partition {part.number}: {what}, {how}")
+        title = f"LVM {part.extra.get(VOLUME, '')}" if part.within is not None else f"partition {part.number}"
+        found.append(f"{title}: {what}, {how}")
     if fitted.grown is not None:
         found.append(f"partition {fitted.grown}: grown to the end of the disk")
     return tuple(found)
@@ -137,19 +142,38 @@ def ready(hold: Hold, manifest: Manifest, fitted: Fitted, head: bytes) -> None:
         process.require(str(argv[0]))
 
 
-def node(hold: Hold, part: Part) -> Path:
-    """The device of `part` on the held disk; the disk itself for part 0."""
-    return partition_path(hold.path, part.number) if part.number else hold.path
+class Devices:
+    """The devices of an image's parts on the disk that it is printed on."""
+
+    def __init__(self, disk: Path, parts: Sequence[Part], windows: Windows) -> None:
+        self._disk = disk
+        self._parts = {part.number: part for part in parts}
+        self._windows = windows
+
+    def of(self, part: Part) -> Path:
+        """The device of `part`; the disk itself for part 0. The table must be written. Raises DiskError, EngineError."""
+        if part.within is not None:
+            frame = self._parts[part.within]
+            return self._windows.over(self.of(frame), part.start - frame.start, part.size)
+        return partition_path(self._disk, part.number) if part.number else self._disk
 
 
 class _Printer:
     """Fills partitions, perhaps several at once, and lets the gauges count them all."""
 
     def __init__(
-        self, library: Library, hold: Hold, teller: Teller, streams: Sequence[Part], chunks: ChunkPrinter
+        self,
+        library: Library,
+        hold: Hold,
+        teller: Teller,
+        streams: Sequence[Part],
+        *,
+        devices: Devices,
+        chunks: ChunkPrinter,
     ) -> None:
         self._chunks = chunks
         self._library = library
+        self._devices = devices
         self._hold = hold
         self._teller = teller
         self._gauges = Gauges(teller, disk="disk write")
@@ -159,7 +183,7 @@ class _Printer:
         """Make what is not stored: swap. It is lent the partition, so no other one may be written to at the same time."""
         if part.kind == "swap":
             check_cancelled(self._teller)
-            device = node(self._hold, part)
+            device = self._devices.of(part)
             with self._hold.lend(device):
                 process.run(make_swap(device, uuid=part.uuid, label=part.label), doing=f"making swap on {device}")
 
@@ -168,7 +192,7 @@ class _Printer:
         if cancelled():
             raise CancelledError("the task was cancelled on request")
         assert part.data is not None  # noqa: S101 - a manifest's stream has one
-        device = node(self._hold, part)
+        device = self._devices.of(part)
         gauge = self._gauges.transfer(self._places[part.number], part.used)
         if part.chunk_root:
             self._chunks.print(part, device, gauge, cancelled)
@@ -202,7 +226,7 @@ def _table(library: Library, manifest: Manifest) -> Table:
             )
         return Table(label="none", sector_size=manifest.disk.sector_size)
     table = parse_dump(_read(library, manifest.table_dump).decode(errors="replace"))
-    described = {part.number: (part.start, part.size) for part in manifest.parts}
+    described = {part.number: (part.start, part.size) for part in manifest.parts if part.within is None}
     if table.label != manifest.table or described != {
         part.number: (table.start_bytes(part), table.size_bytes(part)) for part in table.partitions
     }:
@@ -220,14 +244,14 @@ def _fit(manifest: Manifest, table: Table, disk: Disk, job: Job) -> Fitted:
         target_size=disk.size,
         target_sector=disk.logical,
         fit=job.fit,
-        growable=[part.number for part in manifest.parts if can_grow(part.fs)],
+        growable=[part.number for part in manifest.parts if part.within is None and can_grow(part.fs)],
         target=disk.path,
     )
 
 
-def _grow(hold: Hold, manifest: Manifest, number: int) -> None:
+def _grow(hold: Hold, manifest: Manifest, devices: Devices, number: int) -> None:
     part = next(part for part in manifest.parts if part.number == number)
-    grow(hold, node(hold, part), part.fs, uuid=part.uuid, label=part.label)
+    grow(hold, devices.of(part), part.fs, uuid=part.uuid, label=part.label)
 
 
 def _read(library: Library, ref: FileRef) -> bytes:

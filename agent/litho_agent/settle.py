@@ -23,6 +23,7 @@ from litho.library import Part
 from litho_agent.disks import Hold
 from litho_agent.filesystems import checker, probe, prove
 from litho_agent.telling import Teller, check_cancelled
+from litho_agent.volumes import BYTES_ONLY
 
 CONDITION = "condition"
 """Key of `Part.extra`: the state in which the file system was copied, when it was not clean."""
@@ -33,7 +34,7 @@ def settled(hold: Hold, device: Path, part: Part, job: Job, teller: Teller) -> t
 
     Raises DiskError (`write-lost`, `not-clean`), EngineError, CancelledError.
     """
-    if part.kind not in ("stream", "swap"):
+    if part.kind not in ("stream", "swap") or BYTES_ONLY in part.extra:
         return ()
     check_cancelled(teller)
     found = probe(device)

@@ -13,8 +13,10 @@ from typing import Literal
 
 import msgspec
 
+from litho.errors import DiskError
 from litho.job import Job
 from litho.library.chunks import UsedMap
+from litho_agent import volumes
 from litho_agent.chunk.usage import used_map
 from litho_agent.condition import decide, inspect, repair
 from litho_agent.disks import Hold
@@ -22,7 +24,9 @@ from litho_agent.engines.base import Engine
 from litho_agent.engines.choose import CHUNK, ENGINES, choose_for, settled
 from litho_agent.engines.used import used_bytes
 from litho_agent.filesystems import SWAP, Probe, probe
-from litho_agent.layout import Layout, Table, partition_path
+from litho_agent.layout import Layout, partition_path
+from litho_agent.layout.lvm import MEMBER, PhysicalVolume
+from litho_agent.windows import Windows
 
 
 class Piece(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,6 +48,12 @@ class Piece(msgspec.Struct, frozen=True, kw_only=True):
     """Which bytes the chunk engine saves."""
     used: int = 0
     """Bytes of used data; the partition's size where nobody can tell."""
+    within: int | None = None
+    """Number of the piece inside of which this one lies."""
+    extra: dict[str, str] = {}
+    """Facts for `Part.extra`."""
+    notes: tuple[str, ...] = ()
+    """What a person should know of it."""
     condition: str = ""
     """The state of a file system that is copied although it is not clean, because the task says so."""
 
@@ -51,6 +61,8 @@ class Piece(msgspec.Struct, frozen=True, kw_only=True):
     def step(self) -> str:
         """What will be done, for a person."""
         what = self.probe.type or "unknown content"
+        if volumes.VOLUME in self.extra:
+            what = f"{what} of {self.extra[volumes.VOLUME]}"
         if self.kind == "stream":
             return f"{self.name}: {what}, {self.used} bytes by {self.engine.name if self.engine else CHUNK}"
         return f"{self.name}: {what}, {_TOLD[self.kind]}"
@@ -63,8 +75,9 @@ _TOLD = {
 }
 
 
-def survey(hold: Hold, layout: Layout, job: Job) -> tuple[Piece, ...]:
-    """Look at every partition of the held disk, in order of their numbers.
+def survey(hold: Hold, layout: Layout, job: Job, windows: Windows) -> tuple[Piece, ...]:
+    """Look at every partition of the held disk, in order of their numbers; after each physical volume of LVM what lies in it,
+    through `windows`.
 
     Raises DiskError, EngineError, RefusedError (an engine that was asked for cannot save what lies there, or it should not
     be captured as it is).
@@ -72,38 +85,120 @@ def survey(hold: Hold, layout: Layout, job: Job) -> tuple[Piece, ...]:
     job = msgspec.structs.replace(job, engine=settled(job))
     table, disk = layout.table, hold.path
     if table.label == "none":
-        return (_piece(hold, 0, disk, job, start=0, size=layout.size),)
-    return tuple(
-        _frame(table, disk, part.number)
-        if table.is_extended(part)
-        else _piece(
-            hold,
-            part.number,
-            partition_path(disk, part.number),
-            job,
-            start=table.start_bytes(part),
-            size=table.size_bytes(part),
+        places = [_Place(number=0, device=disk, start=0, size=layout.size)]
+    else:
+        places = [
+            _Place(
+                number=part.number,
+                device=partition_path(disk, part.number),
+                start=table.start_bytes(part),
+                size=table.size_bytes(part),
+                frame=table.is_extended(part),
+            )
+            for part in table.partitions
+        ]
+    probes = {place.number: Probe() if place.frame else probe(place.device) for place in places}
+    members = {found.uuid for found in probes.values() if found.type == MEMBER}
+    pieces: list[Piece] = []
+    for place in places:
+        found = probes[place.number]
+        if place.frame:
+            pieces.append(_frame(place, found))
+        elif found.type == MEMBER and (volume := _volume(place, members, job)) is not None:
+            pieces.append(_frame(place, found, volume))
+            pieces += _inside(hold, place, volume, job, windows, first=volumes.FIRST + len(pieces))
+        else:
+            pieces.append(_piece(hold, place, found, job))
+    return tuple(pieces)
+
+
+class _Place(msgspec.Struct, frozen=True, kw_only=True):
+    """Where something lies, and through which device."""
+
+    number: int
+    device: Path
+    start: int
+    size: int
+    frame: bool = False
+    """An extended partition."""
+    name: str = ""
+    """Instead of the device's own."""
+    within: int | None = None
+    extra: dict[str, str] = {}
+
+
+def _volume(place: _Place, members: set[str], job: Job) -> PhysicalVolume | None:
+    """The physical volume that is taken apart; None for one that is taken block by block. Raises DiskError, RefusedError."""
+    volume: PhysicalVolume | None = None
+    try:
+        volume = volumes.look(place.device, place.size)
+    except DiskError as exc:
+        if exc.code != "bad-lvm":
+            raise
+        found = volumes.unreadable(exc)
+    else:
+        found = volumes.condition(volume, members)
+    return volume if decide(place.device, found, job.on_dirty) == "as-is" else None
+
+
+def _inside(
+    hold: Hold, place: _Place, volume: PhysicalVolume, job: Job, windows: Windows, *, first: int
+) -> list[Piece]:
+    """What is stored of a physical volume, in the order of `volumes.stretches`."""
+    pieces = []
+    for count, stretch in enumerate(volumes.stretches(volume)):
+        device = windows.over(place.device, stretch.start, stretch.size)
+        inner = _Place(
+            number=first + count,
+            device=device,
+            start=place.start + stretch.start,
+            size=stretch.size,
+            name=f"{place.device.name}-{'lvm' if stretch.head else f'lv{count + 1}'}",
+            within=place.number,
+            extra={volumes.VOLUME: stretch.title} | ({} if stretch.whole else {volumes.BYTES_ONLY: "yes"}),
         )
-        for part in table.partitions
-    )
+        if stretch.whole:
+            pieces.append(_piece(hold, inner, probe(device), job))
+        else:
+            pieces.append(_bytes(inner, job))
+    return pieces
 
 
-def _frame(table: Table, disk: Path, number: int) -> Piece:
-    part = table.partition(number)
-    device = partition_path(disk, number)
+def _bytes(place: _Place, job: Job) -> Piece:
+    """A piece of something: nothing in it is looked at."""
+    chunked = job.engine == CHUNK
     return Piece(
-        number=number,
-        name=device.name,
-        device=device,
-        start=table.start_bytes(part),
-        size=table.size_bytes(part),
+        number=place.number,
+        name=place.name,
+        device=place.device,
+        start=place.start,
+        size=place.size,
         probe=Probe(),
-        kind="empty",
+        kind="stream",
+        engine=None if chunked else ENGINES["raw"],
+        used_map=used_map(place.device, "", place.size) if chunked else None,
+        used=place.size,
+        within=place.within,
+        extra=place.extra,
     )
 
 
-def _piece(hold: Hold, number: int, device: Path, job: Job, *, start: int, size: int) -> Piece:
-    found = probe(device)
+def _frame(place: _Place, found: Probe, volume: PhysicalVolume | None = None) -> Piece:
+    """An extended partition, or a physical volume whose content follows."""
+    return Piece(
+        number=place.number,
+        name=place.device.name,
+        device=place.device,
+        start=place.start,
+        size=place.size,
+        probe=found,
+        kind="empty",
+        notes=tuple(volumes.notes(place.device.name, volume)) if volume else (),
+    )
+
+
+def _piece(hold: Hold, place: _Place, found: Probe, job: Job) -> Piece:
+    device, size = place.device, place.size
     kind: Literal["stream", "swap", "skipped"] = "stream"
     engine: Engine | None = None
     mapped: UsedMap | None = None
@@ -129,15 +224,17 @@ def _piece(hold: Hold, number: int, device: Path, job: Job, *, start: int, size:
             engine = choose_for(device, found.type, job.engine)
             used = used_bytes(device, found.type) or size
     return Piece(
-        number=number,
-        name=device.name,
+        number=place.number,
+        name=place.name or device.name,
         device=device,
-        start=start,
+        start=place.start,
         size=size,
         probe=found,
         kind=kind,
         engine=engine,
         used_map=mapped,
         used=used,
+        within=place.within,
+        extra=place.extra,
         condition=condition,
     )

@@ -52,6 +52,9 @@ class Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """Bytes from the start of the disk."""
     size: Count
     """Bytes of the partition."""
+    within: Annotated[int, msgspec.Meta(ge=0, le=1024)] | None = None
+    """Number of the part inside of which this one lies: a logical volume of LVM, or a piece of one, on its physical volume.
+    It has a number above 256, which no partition has, and what it lies in is `empty`. None for a partition."""
     fs: Short = ""
     """File system as blkid names it: ext4, vfat, swap, ...; empty when unknown."""
     uuid: Short = ""
@@ -239,6 +242,7 @@ def _check(manifest: Manifest, name: str, version: int, where: str) -> None:
     numbers = [part.number for part in manifest.parts]
     if len(set(numbers)) != len(numbers):
         raise LibraryError(f"the manifest {where} names a partition twice", code="bad-manifest")
+    _check_inside(manifest.parts, where)
     for part in manifest.parts:
         if part.data is not None and not part.stream_sha256:
             raise LibraryError(
@@ -255,3 +259,21 @@ def _check(manifest: Manifest, name: str, version: int, where: str) -> None:
                 f"the manifest {where} says of partition {part.number} that it is {part.kind}, and its file says otherwise",
                 code="bad-manifest",
             )
+
+
+def _check_inside(parts: tuple[Part, ...], where: str) -> None:
+    """Parts inside of others lie in them, beside each other."""
+    frames = {part.number: part for part in parts if part.within is None and part.kind == "empty"}
+    ends: dict[int, int] = {}
+    for part in sorted(parts, key=lambda one: one.start):
+        if part.within is None:
+            continue
+        frame = frames.get(part.within)
+        end = part.start + part.size
+        low = max(frame.start, ends.get(part.within, 0)) if frame else 0
+        if frame is None or part.number <= 256 or part.start < low or end > frame.start + frame.size:
+            raise LibraryError(
+                f"the manifest {where} says that part {part.number} lies in part {part.within}, where it has no room",
+                code="bad-manifest",
+            )
+        ends[part.within] = end
