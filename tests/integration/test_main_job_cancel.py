@@ -12,7 +12,7 @@ import time
 import pytest
 
 from litho.job import Job
-from litho.library import ImageRef, Library, Owner, verify
+from litho.library import ImageRef, Library, Owner, whole
 from litho.messages import Planned, Started, Stopped, Succeeded
 from litho_agent import mover
 from litho_agent.mover import Tick, WorkOrder
@@ -34,18 +34,18 @@ def library(tmp_path):
     return Library.create(tmp_path / "library")
 
 
-@pytest.fixture(scope="module")
-def stocked(tmp_path_factory, plain):
+@pytest.fixture(scope="module", params=["auto", "chunk"])
+def stocked(tmp_path_factory, plain, request):
     """A library with golden:1 in it."""
     made = Library.create(tmp_path_factory.mktemp("stock") / "library")
-    end, _ = asyncio.run(run(order(made, "capture", plain), None))
+    end, _ = asyncio.run(run(order(made, "capture", plain, request.param), None))
     assert isinstance(end, Succeeded), end
     return made
 
 
-def order(library, action, disk):
+def order(library, action, disk, engine="auto"):
     return WorkOrder(
-        job=Job(action=action, image="golden", disk=str(disk)),
+        job=Job(action=action, image="golden", engine=engine, disk=str(disk)),
         library=str(library.root),
         owner=Owner(session=f"s-{time.monotonic_ns()}", pid=os.getpid()),
         node="n01",
@@ -81,14 +81,16 @@ async def run(what, phase, *, freeze=False):
 
 
 @pytest.mark.parametrize("phase", ["look", "layout", "partition", "verify", "publish"])
-async def test_a_capture_cancelled_in_any_phase_ends_in_time_and_says_what_is_true(plain, library, phase):
+@pytest.mark.parametrize("engine", ["auto", "chunk"])
+async def test_a_capture_cancelled_in_any_phase_ends_in_time_and_says_what_is_true(plain, library, phase, engine):
     before = digest(plain)
-    end, took = await run(order(library, "capture", plain), phase)
+    end, took = await run(order(library, "capture", plain, engine), phase)
     assert took < WITHIN_S
     made = list(library.root.glob("golden*"))
     if isinstance(end, Succeeded):
         assert phase in ("verify", "publish"), "there was time enough to stop"
-        assert verify.check_streams(library, library.manifest(library.resolve(end_ref(end)))) == []
+        found = library.manifest(library.resolve(end_ref(end)))
+        assert whole.check(library, found, lambda _: None, deep=True) == []
     else:
         assert end == Stopped(reason=end.reason, touched=False)
         assert "cancelled" in end.reason

@@ -36,7 +36,7 @@ def disk(tmp_path_factory):
 
 def order(library: Library, action: str, disk: Path) -> WorkOrder:
     return WorkOrder(
-        job=Job(action=action, image="golden", disk=str(disk), parallel=2),
+        job=Job(action=action, image="golden", engine="auto", disk=str(disk), parallel=2),
         library=str(library.root),
         owner=Owner(session=f"s-{time.monotonic_ns()}", pid=os.getpid()),
         node="n01",

@@ -48,7 +48,7 @@ def mount(tmp_path):
 async def test_a_library_that_stands_still_for_a_while_costs_only_that_while(disk, mount):
     library = Library.create(mount)
     order = WorkOrder(
-        job=Job(action="capture", image="golden", disk=str(disk)),
+        job=Job(action="capture", image="golden", engine="auto", disk=str(disk)),
         library=str(mount),
         owner=Owner(session="s-stall", pid=os.getpid()),
     )

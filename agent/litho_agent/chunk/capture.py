@@ -33,7 +33,7 @@ from litho.library.manifest import BadRange
 from litho_agent.chunk import crew
 from litho_agent.chunk.crew import Cancelled, Count, Tick, Watcher, Works
 from litho_agent.chunk.device import PAGE, Device, UnreadableError, page_buffer
-from litho_agent.flow import Stage
+from litho_agent.flow import Stage, Stopped
 
 READ_GAP = 128 * 1024
 """Unused bytes between used ones that are read along rather than split a read."""
@@ -87,7 +87,7 @@ def save_partition(
     with Device(device) as disk:
         if disk.size < used.size:
             raise DiskError(f"{device} has {disk.size} bytes, fewer than the {used.size} to save", code="disk-io")
-        job = _Job(disk, used, writer, works, grain, level=level, on_bad=on_bad_sector)
+        job = _Job(disk, used, writer, works, grain, level=level, on_bad=on_bad_sector, cancelled=cancelled)
         crew.run(
             units(job.numbers, grain, max(UNIT, grain)),
             job.worker,
@@ -110,7 +110,9 @@ class _Job:
         *,
         level: int,
         on_bad: Literal["stop", "continue"],
+        cancelled: Cancelled,
     ) -> None:
+        self._cancelled = cancelled
         self._disk = disk
         self._used = used
         self._reads = used.merged(READ_GAP, PAGE)
@@ -170,6 +172,9 @@ class _Job:
             if pack is not None:
                 self._place(i, pack)
                 continue
+            if self._cancelled():
+                # At a high level a unit takes seconds.
+                raise Stopped
             since = time.perf_counter()
             frames.append(_frame(digest, piece, packer))
             packing.worked(since, len(piece))

@@ -36,7 +36,7 @@ def settled(job: Job) -> EngineName:
         raise _refused(CHUNK, "chunks are packed by zstd or not at all, and gzip was asked for")
     if job.engine:
         return job.engine
-    return "auto"
+    return "auto" if job.compress == "gzip" or job.vcl_markers else CHUNK
 
 
 def choose(fs: str, asked: EngineName = "auto", *, xfs_version: int = 0) -> Engine:
