@@ -30,15 +30,38 @@ class Marks:
     def add(self, index: Index) -> None:
         """Mark what an index needs. Raises LibraryError."""
         for i in range(len(index.numbers)):
-            named = index.pack(i)
-            if named is None:
+            found = self.place(index, i)
+            if found is None:
                 continue
-            digest = index.digest(i)
-            if named in self._live and self._mark(named, digest):
-                continue
+            pack, at = found
+            bits = self._bits.setdefault(pack, bytearray(len(self._store.index(pack))))
+            if not bits[at]:
+                bits[at] = 1
+                record = self._store.index(pack).record(at)
+                self._needed[pack] = self._needed.get(pack, 0) + record.end - record.offset
+                self.total += record.end - record.offset
+
+    def place(self, index: Index, i: int) -> tuple[bytes, int] | None:
+        """The pack that serves the index's chunk in place `i`, and the chunk's place in that pack's own index.
+
+        None for a chunk of zeros, and for one that no pack has. Raises LibraryError.
+        """
+        named = index.pack(i)
+        if named is None:
+            return None
+        digest = index.digest(i)
+        found = self._in(named, digest) if named in self._live else None
+        if found is None:
             other = self._elsewhere(digest)
-            if other is None or not self._mark(other, digest):
-                self._mark(named, digest)
+            found = self._in(other, digest) if other is not None else None
+        return found or self._in(named, digest)
+
+    def _in(self, pack: bytes, digest: bytes) -> tuple[bytes, int] | None:
+        try:
+            at = self._store.index(pack).position(digest)
+        except IntegrityError:
+            return None
+        return (pack, at) if at >= 0 else None
 
     def _elsewhere(self, digest: bytes) -> bytes | None:
         if self._known is None:
@@ -46,22 +69,6 @@ class Marks:
             # Only what was live when the look began: the judgement is about those.
             self._known.live &= self._live
         return self._known.find(digest)
-
-    def _mark(self, pack: bytes, digest: bytes) -> bool:
-        try:
-            index = self._store.index(pack)
-        except IntegrityError:
-            return False
-        at = index.position(digest)
-        if at < 0:
-            return False
-        bits = self._bits.setdefault(pack, bytearray(len(index)))
-        if not bits[at]:
-            bits[at] = 1
-            record = index.record(at)
-            self._needed[pack] = self._needed.get(pack, 0) + record.end - record.offset
-            self.total += record.end - record.offset
-        return True
 
     def needed(self, pack: bytes) -> int:
         """Bytes of the pack that are marked."""
