@@ -8,7 +8,8 @@ system call that hangs takes nothing with it. The worker dies with the agent, an
 
 A job's failure is an answer here, not an exception: `run` always returns how it ended. A worker that dies without saying so is
 answered for: what it left in the library is swept up, and the reason names how it died. What it had published before it died is
-published all the same, so that is the answer then: "failed" or "stopped" would be a lie that a later restore finds out.
+published all the same, so that is the answer then: "failed" or "stopped" would be a lie that a later restore finds out. A worker
+that hangs in the kernel and cannot be ended is left behind after a while, and the task has failed (`litho_agent.keeper`).
 """
 
 from __future__ import annotations
@@ -31,13 +32,14 @@ from litho.library import ImageRef, Library, Manifest, Owner, care, files
 from litho.library.stage import read_owner
 from litho.messages import Failed, Planned, Started, Stopped, Succeeded, clip
 from litho.progress import Progress
+from litho_agent.keeper import Keeper, Patience
 
 log = logging.getLogger("litho_agent.mover")
 
-CANCEL_GRACE_S = 1.5
-"""Seconds that a worker has to stop by itself after a cancel; then it is killed."""
 LONGEST_LINE = 4 * 1024 * 1024
 """Bytes of one line of the worker; a plan of 128 partitions is about 30 KiB."""
+_TEAR_DOWN_S = 1.0
+"""Seconds that a worker has to go when the agent itself is being torn down."""
 _SWEEP_S = 30.0
 _SWEEP_CANCELLED_S = 0.4
 """Seconds that the sweep after a dead worker may take. It then goes on by itself; the controller's sweep does the same work."""
@@ -85,10 +87,12 @@ async def run(
     cancel: asyncio.Event,
     *,
     argv: process.Argv = (sys.executable, "-m", "litho_agent.worker"),
+    patience: Patience = Patience(),  # noqa: B008 - frozen
 ) -> End:
     """Let a worker do `order`; `hear` is called with its news. Answers how it ended; never raises for a failed job.
 
-    After `cancel` is set it ends within two seconds. `argv` is the worker's command.
+    After `cancel` is set it ends within two seconds, or fails after `patience.leave_s` when the worker hangs in the kernel.
+    `argv` is the worker's command.
     """
     env = {key: os.environ[key] for key in ("PYTHONPATH",) if key in os.environ}
     try:
@@ -102,60 +106,86 @@ async def run(
         )
     except (LithoError, OSError) as exc:
         return Failed(code="worker-died", reason=f"the worker process could not be started ({exc})", exit_code=8)
-    assert child.stdin and child.stdout and child.stderr  # noqa: S101 - the three pipes were asked for
+    assert child.stderr  # noqa: S101 - the pipe was asked for
     begun = time.monotonic()
-    broken = ""
-    ear = _Ear(hear)
-    canceller = asyncio.create_task(_cancel(child, cancel), name="worker-cancel")
+    keeper = Keeper(child, cancel, patience)
+    ear = _Ear(hear, keeper.heard)
+    # Reading goes on while the worker is ended: what it says last counts.
+    reading = asyncio.create_task(_converse(child, order, ear), name="worker-lines")
+    overseer = asyncio.create_task(keeper.oversee(), name="worker-keeper")
     words = asyncio.create_task(_last_words(child.stderr), name="worker-stderr")
     try:
-        with contextlib.suppress(ConnectionError):
-            child.stdin.write(msgspec.json.encode(order) + b"\n")
-            await child.stdin.drain()
-            child.stdin.close()
-        while True:
-            try:
-                line = await child.stdout.readline()
-            except ValueError:
-                broken = f"the worker process was ended because it wrote a line of more than {LONGEST_LINE} bytes"
-                log.error("%s", broken)
-                child.kill()
-                break
-            if not line:
-                break
-            ear.take(line)
-        code = await child.wait()
+        await asyncio.wait({reading, overseer}, return_when=asyncio.FIRST_COMPLETED)
+        if reading.done():
+            await keeper.settle(kill=bool(reading.result()))
+        elif child.returncode is not None:
+            # What it said last is still in the pipe.
+            await asyncio.wait({reading}, timeout=_TEAR_DOWN_S)
+        broken = reading.result() if reading.done() else ""
     finally:
         # Also when the agent itself is being torn down: no worker outlives the task that asked for it.
-        canceller.cancel()
         if child.returncode is None:
-            child.kill()
-            await child.wait()
-        last = await words
-        await asyncio.gather(canceller, return_exceptions=True)
+            with contextlib.suppress(ProcessLookupError):
+                child.kill()
+            await keeper.gone(_TEAR_DOWN_S)
+        stuck = keeper.left_behind() if child.returncode is None else ""
+        if stuck:
+            keeper.abandon()
+        for task in (reading, overseer):
+            task.cancel()
+        await asyncio.gather(reading, overseer, return_exceptions=True)
+        # Something that the worker started may hold the pipe; what matters has been said by now.
+        await asyncio.wait({words}, timeout=_TEAR_DOWN_S)
+        last = words.result() if words.done() else ""
+        words.cancel()
     if ear.end is not None:
         # Its very last line, said when all was done and proven: what happens to the process after that changes nothing.
         return ear.end
+    if stuck:
+        log.error("%s", stuck)
+        return Failed(code="worker-hangs", reason=clip(stuck), touched=ear.touched, exit_code=8)
     published = await _swept(order, _SWEEP_CANCELLED_S if cancel.is_set() else _SWEEP_S)
     if published is not None:
         return _answer_for(published, seconds=time.monotonic() - begun)
     if cancel.is_set():
         return Stopped(touched=ear.touched)
-    how = broken or process.told(["the worker process"], code)
+    how = broken or keeper.why_killed or process.told(["the worker process"], child.returncode or 0)
     reason = f"{how}{f' ({last})' if last else ''}"
     return Failed(code="worker-died", reason=clip(reason), touched=ear.touched, exit_code=8)
+
+
+async def _converse(child: asyncio.subprocess.Process, order: WorkOrder, ear: _Ear) -> str:
+    """Hand the order over, and hear the worker until it says no more; answers what was wrong with its words, if anything."""
+    assert child.stdin and child.stdout  # noqa: S101 - the pipes were asked for
+    with contextlib.suppress(ConnectionError):
+        child.stdin.write(msgspec.json.encode(order) + b"\n")
+        await child.stdin.drain()
+        child.stdin.close()
+    while True:
+        try:
+            line = await child.stdout.readline()
+        except ValueError:
+            broken = f"the worker process was ended because it wrote a line of more than {LONGEST_LINE} bytes"
+            log.error("%s", broken)
+            return broken
+        if not line:
+            return ""
+        ear.take(line)
 
 
 class _Ear:
     """Takes the worker's lines apart and keeps what matters at the end."""
 
-    def __init__(self, hear: Callable[[News], None]) -> None:
+    def __init__(self, hear: Callable[[News], None], heard: Callable[[], None]) -> None:
+        """`hear` is told the news, `heard` that there was any line at all."""
         self._hear = hear
+        self._heard = heard
         self.end: End | None = None
         self.touched = False
 
     def take(self, line: bytes) -> None:
         """One line of the worker's output."""
+        self._heard()
         try:
             message = msgspec.json.decode(line, type=_Line)
         except (msgspec.MsgspecError, UnicodeDecodeError):
@@ -167,12 +197,6 @@ class _Ear:
             self.end = message
         else:
             self._hear(message)
-
-
-async def _cancel(child: asyncio.subprocess.Process, cancel: asyncio.Event) -> None:
-    await cancel.wait()
-    if child.returncode is None:
-        await process.end(child, grace_s=CANCEL_GRACE_S)
 
 
 async def _last_words(stream: asyncio.StreamReader) -> str:
