@@ -12,9 +12,7 @@ from litho_agent.engines.choose import ENGINES
 from litho_agent.engines.used import Extent
 
 MIB = 1024**2
-PLACE = Place(
-    disk=DiskFacts(path="/dev/sda", size=2**40, model="ST9000", serial="Z1F"), name="sda2", start=1024 * MIB
-)
+PLACE = Place(disk=DiskFacts(path="/dev/sda", size=2**40, model="ST9000", serial="Z1F"), name="sda2", start=1024 * MIB)
 
 
 def collected(*runs: tuple[int, int]) -> BadMap:
@@ -96,7 +94,9 @@ def test_an_end_at_a_bad_sector_names_disk_partition_and_offset_and_the_ways_out
         "its state)"
     )
     other = bad.stopped(PLACE, BadRange(start=4096, size=512), engine="partimage", rescues=False)
-    assert "partimage cannot go on past it; say litho.engine=auto or raw, and litho.on-bad-sector=continue" in other.hint
+    assert (
+        "partimage cannot go on past it; say litho.engine=auto or raw, and litho.on-bad-sector=continue" in other.hint
+    )
     assert other.code == "bad-sector"
 
 
@@ -104,7 +104,9 @@ def test_what_was_lost_is_told_in_a_note_that_fits_the_manifest() -> None:
     ranges = tuple(BadRange(start=10**15 + number * 4096, size=512) for number in range(6))
     part = Part(number=2, kind="empty", start=0, size=2**50, bad=ranges)
     told = bad.told(PLACE, part)
-    assert told.startswith("sda2: 3072 bytes in 6 places could not be read and are lost, at byte 1000000000000000 (512 bytes), ")
+    assert told.startswith(
+        "sda2: 3072 bytes in 6 places could not be read and are lost, at byte 1000000000000000 (512 bytes), "
+    )
     assert told.endswith(" and 2 more places")
     assert len(told) <= 256
     one = Part(number=2, kind="empty", start=0, size=2**50, bad=ranges[:1], bad_bytes=512, bad_places=1)
