@@ -83,6 +83,8 @@ def restore(order: WorkOrder, teller: Teller) -> Succeeded:
             check_cancelled(teller)
             teller.enter("grow")
             _grow(hold, manifest, devices, fitted.grown)
+        elif table.label == "none" and manifest.parts and manifest.parts[0].fs == "ntfs":
+            tail.repeat(hold.path, manifest.parts[0].size)
         teller.enter("settle")
         notes = [*manifest.notes, *fitted.notes, *chunks.notes()]
         for part in manifest.parts:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from litho.errors import RefusedError
 from litho.job import EngineName
 from litho_agent.engines import Extent, Source, choose_for, program_version, tail, used_bytes, used_extents
 from support import filesystems
@@ -102,3 +103,12 @@ def _cut(folder: Path, size: int) -> contextlib.AbstractContextManager[Path]:
         while left:
             left -= copy.write(file.read(min(left, MIB)))
     return loop_disk(cut)
+
+
+def test_an_f2fs_on_large_sectors_which_partclone_cannot_read_is_taken_block_by_block(tmp_path: Path) -> None:
+    with loop_disk(tmp_path / "disk", size=128 * MIB, sector_size=4096) as disk:
+        filesystems.make("f2fs", disk)
+        assert choose_for(disk, "f2fs").name == "raw"
+        assert used_extents(disk, "f2fs") is None
+        with pytest.raises(RefusedError, match="partclone cannot save the file system f2fs on sectors of 4096 bytes"):
+            choose_for(disk, "f2fs", "partclone")

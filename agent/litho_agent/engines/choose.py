@@ -20,6 +20,7 @@ from litho_agent.engines.partclone import Partclone
 from litho_agent.engines.partimage import Partimage
 from litho_agent.engines.partimage_ng import PartimageNg
 from litho_agent.engines.raw import Raw
+from litho_agent.engines.used import partclone_reads
 
 ENGINES: dict[str, Engine] = {
     engine.name: engine for engine in (Partclone(), Partimage(), PartimageNg(), Raw()) if isinstance(engine.name, str)
@@ -71,9 +72,14 @@ def named(name: str) -> Engine:
 
 
 def choose_for(device: Path, fs: str, asked: EngineName = "auto") -> Engine:
-    """`choose`, after the look at `device` that it needs. Raises RefusedError, MissingProgramError."""
+    """`choose`, after the look at `device` that it needs. Raises RefusedError, DiskError, MissingProgramError."""
     looked = xfs_version(device) if asked == "partimage" and fs == "xfs" else 0
-    return choose(fs, asked, xfs_version=looked)
+    engine = choose(fs, asked, xfs_version=looked)
+    if engine.name == "partclone" and not partclone_reads(device, fs):
+        if asked == "partclone":
+            raise _refused(asked, f"partclone cannot save the file system {fs} on sectors of 4096 bytes")
+        return ENGINES["raw"]
+    return engine
 
 
 def xfs_version(device: Path) -> int:

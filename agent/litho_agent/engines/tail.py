@@ -4,7 +4,8 @@ NTFS keeps a copy of its boot sector in the last sector of the partition, behind
 cluster, so no engine that copies used clusters copies it (measured with partclone 0.3.23 and partimage 0.6.9: `ntfsfix`
 complains after a restore). So the capture keeps the last `TAIL_BYTES` of such a partition in the manifest's
 `Part.extra`, and the restore writes them back before it syncs: at the place where they were, counted from the
-partition's start, also when the new partition is larger.
+partition's start. When what it lies on has become larger without it (an NTFS on a whole disk), the copy is looked for at the
+new end: there `repeat` puts it, too.
 
 In `extra` they are zlib-packed base64 in pieces `tail.0`, `tail.1`, ... of at most 256 characters; a boot sector
 between zeros makes two of them. The manifest's own hash guards them."""
@@ -76,3 +77,27 @@ def write(device: Path, size: int, data: bytes) -> None:
         raise DiskError(f"cannot write the last sectors of {device} ({exc.strerror})", code="disk-io") from exc
     if written != len(data):
         raise DiskError(f"cannot write the last sectors of {device}: it is shorter than {size} bytes", code="disk-io")
+
+
+def repeat(device: Path, size: int) -> None:
+    """Put the copy of an NTFS's boot sector, at the end of the first `size` bytes, also at the end of a `device` that is larger.
+
+    Nothing is written where there is no such copy, or the device ends there. Raises DiskError.
+    """
+    try:
+        with device.open("r+b", buffering=0) as file:
+            fd = file.fileno()
+            first = os.pread(fd, 512, 0)
+            sector = int.from_bytes(first[11:13], "little")
+            end = os.lseek(fd, 0, os.SEEK_END)
+            if sector not in (512, 1024, 2048, 4096) or end < size + sector:
+                return
+            copy = os.pread(fd, sector, size - sector)
+            if copy[3:11] != b"NTFS    ":
+                return
+            written = os.pwrite(fd, copy, end - sector)
+            os.fsync(fd)
+    except OSError as exc:
+        raise DiskError(f"cannot write the last sectors of {device} ({exc.strerror})", code="disk-io") from exc
+    if written != sector:
+        raise DiskError(f"cannot write the last sectors of {device}", code="disk-io")

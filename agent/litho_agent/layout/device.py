@@ -141,7 +141,10 @@ def write_head(hold: Hold, head: bytes, table: Table) -> None:
     _sync(hold)
     sector = bytearray(_read(hold.fd, 0, table.sector_size))
     if hybrid:
-        sector[sectors.ENTRIES : 510] = head[sectors.ENTRIES : 510]
+        sizes = {part.start: part.size for part in table.partitions}
+        sector[sectors.ENTRIES : 510] = sectors.hybrid_entries(
+            head[sectors.ENTRIES : 510], sizes, size // table.sector_size
+        )
     code = head[: sectors.BOOT_CODE]
     sector[: len(code)] = code
     _write(hold, 0, bytes(sector))
@@ -152,10 +155,10 @@ def write_head(hold: Hold, head: bytes, table: Table) -> None:
 def _forget_pages(hold: Hold, table: Table) -> None:
     """Let the kernel forget what it remembers of the whole disk, after what was written to its partitions has reached it.
 
-    Trap: a disk and its partitions have page caches of their own, and pages of 4 KiB. A partition that starts in the middle of one
-    (sector 63, or one sector behind its EBR) shares it with what lies in front. Written through the disk, such a page would
-    put back what the partition's first sectors held before they were filled. Measured on Linux 6.18: restored at sector 63, a
-    FAT or XFS lost its first sector.
+    Trap: a disk and its partitions have page caches of their own, and pages of 4 KiB. A partition that starts in the middle of
+    one (sector 63, or one sector behind its EBR) shares it with what lies in front. Written through the disk, such a page
+    would put back what the partition's first sectors held before they were filled (measured on Linux 6.18: what was restored
+    to sector 63 lost its first sector).
     """
     for part in table.partitions:
         if not table.is_extended(part):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import msgspec
 
@@ -79,6 +79,23 @@ def is_protective(sector: bytes) -> bool:
 def is_hybrid(sector: bytes) -> bool:
     """True when the MBR in front of a GPT names partitions besides the protective one."""
     return is_protective(sector) and any(entry.type != _PROTECTIVE for entry in mbr_entries(sector) or ())
+
+
+def hybrid_entries(entries: bytes, sizes: Mapping[int, int], total: int) -> bytes:
+    """The four entries (64 bytes) of a hybrid MBR as they must be on a disk of `total` sectors. Pure.
+
+    `sizes` are the partitions of the GPT behind it, first sector -> sectors: an entry for a partition that was grown says its new
+    size. The protective entry does not reach beyond the disk's end.
+    """
+    fitted = bytearray(entries)
+    for at in range(0, 64, 16):
+        kind, start, size = struct.unpack_from("<B3xII", fitted, at + 4)
+        if kind == _PROTECTIVE:
+            size = min(size, max(0, total - start))
+        elif kind and start in sizes:
+            size = min(sizes[start], 2**32 - 1)
+        struct.pack_into("<I", fitted, at + 12, size)
+    return bytes(fitted)
 
 
 def is_dos(sector: bytes) -> bool:

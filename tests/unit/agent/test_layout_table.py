@@ -327,6 +327,13 @@ def test_mbr_kinds_are_told_apart() -> None:
     assert not sectors.is_dos(mbr((0x33, 0x83, 63, 100))), "a boot flag that is none belongs to a file system's code"
 
 
+def test_a_hybrid_mbr_says_the_new_size_of_a_partition_that_was_grown() -> None:
+    entries = mbr((0, 0xEE, 1, 2047), (0x80, 0x83, 2048, 100), (0, 7, 9000, 50), (0, 0xEE, 9100, 0xFFFFFFFF))[446:510]
+    found = sectors.hybrid_entries(entries, {2048: 6000, 8000: 10}, 10_000)
+    assert found == mbr((0, 0xEE, 1, 2047), (0x80, 0x83, 2048, 6000), (0, 7, 9000, 50), (0, 0xEE, 9100, 900))[446:510]
+    assert sectors.hybrid_entries(found, {2048: 2**33}, 2**34)[16 + 12 : 32] == b"\xff\xff\xff\xff"
+
+
 def gpt_disk(size_lba: int, *, sector: int = 512) -> bytearray:
     disk = bytearray(size_lba * sector)
     entries = bytes(128 * 128)
