@@ -71,7 +71,7 @@ def main(argv: list[str]) -> int:
         with disk(room / "source.img", args.size) as source, disk(room / "target.img", args.size) as target:
             prepare(source, room / "mnt", args.used)
             both = ("--image", "golden", "--library", library, "--parallel", str(args.parallel))
-            rows.append(measure("capture", "--disk", source, *both))
+            rows.append(measure("capture", "--disk", source, "--engine", "auto", *both))
             rows.append(measure("restore", "--disk", target, *both, "--yes"))
     if args.json:
         print(json.dumps([msgspec.to_builtins(row) for row in rows], indent=1))

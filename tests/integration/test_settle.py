@@ -74,7 +74,7 @@ async def test_what_was_captured_unclean_on_request_is_restored_and_said_to_be_u
     with loop_disk(tmp_path / "disk", size=40 * MIB) as disk, loop_disk(tmp_path / "target", size=40 * MIB) as target:
         sh("mkfs.ext4", "-q", disk)
         sh("debugfs", "-w", "-R", "set_super_value state 2", disk)
-        assert isinstance(await do(library, "capture", disk, on_dirty="raw"), Succeeded)
+        assert isinstance(await do(library, "capture", disk, on_dirty="raw", engine="auto"), Succeeded)
         end = await do(library, "restore", target)
         assert isinstance(end, Succeeded), end
         assert end.notes == (
