@@ -7,16 +7,14 @@ an import has begun to place files it goes to its end whether somebody listens o
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import threading
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
-import msgspec
 from aiohttp import web
 
-from litho.errors import LithoError, RefusedError, UsageError
+from litho.errors import RefusedError, UsageError
 from litho.library import parse_ref
 from litho_controller import api
 from litho_controller.bundle import exporting, faults
@@ -24,10 +22,9 @@ from litho_controller.bundle import site as site_of
 from litho_controller.bundle.requests import BundleLine, Exported, ExportRequest, Imported, ImportRequest
 from litho_controller.tables import rows
 from litho_controller.web.desk import DESK, Desk, body_of
+from litho_controller.web.lines import follow
 
 routes = web.RouteTableDef()
-
-LINE_EVERY_S = 0.5
 
 
 class _Count:
@@ -83,33 +80,20 @@ async def _told(
     request: web.Request, doing: Coroutine[Any, Any, Exported | Imported], count: _Count
 ) -> web.StreamResponse:
     work = asyncio.create_task(doing, name=request.path)
-    response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
-    try:
-        await response.prepare(request)
-        while not work.done():
-            await _line(response, BundleLine(done=count.done, total=count.total))
-            await asyncio.wait({work}, timeout=LINE_EVERY_S)
-        await _line(response, _last_line(work, count))
-        await response.write_eof()
-    finally:
-        count.cancelled.set()
-        with contextlib.suppress(LithoError):
-            await work
-    return response
+    return await follow(
+        request,
+        work,
+        now=lambda: BundleLine(done=count.done, total=count.total),
+        last=lambda done: _last(done, count),
+        failed=lambda exc: BundleLine(error=api.problem_of(exc), status=api.status_of(exc)),
+        stop=count.cancelled.set,
+    )
 
 
-def _last_line(work: asyncio.Task[Exported | Imported], count: _Count) -> BundleLine:
-    try:
-        done = work.result()
-    except LithoError as exc:
-        return BundleLine(error=api.problem_of(exc), status=api.status_of(exc))
+def _last(done: Exported | Imported, count: _Count) -> BundleLine:
     if isinstance(done, Exported):
         return BundleLine(done=count.total, total=count.total, exported=done)
     return BundleLine(done=count.total, total=count.total, imported=done)
-
-
-async def _line(response: web.StreamResponse, line: BundleLine) -> None:
-    await response.write(msgspec.json.encode(line) + b"\n")
 
 
 def _need_absolute(*paths: str) -> None:

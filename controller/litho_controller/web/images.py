@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import threading
 
-import msgspec
 from aiohttp import web
 
 from litho.errors import CancelledError, LithoError, RefusedError
@@ -20,10 +19,9 @@ from litho_controller.store import tasks as rows_of
 from litho_controller.tables import osimages
 from litho_controller.tasks import rules
 from litho_controller.web.desk import DESK, answer, flag
+from litho_controller.web.lines import follow
 
 routes = web.RouteTableDef()
-
-LINE_EVERY_S = 0.5
 
 
 @routes.get("/v1/images")
@@ -120,30 +118,19 @@ async def verify_image(request: web.Request) -> web.StreamResponse:
     work = asyncio.create_task(
         asyncio.to_thread(whole.check, library, manifest, count, deep=deep), name=f"verify {ref}"
     )
-    response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
-    try:
-        await response.prepare(request)
-        while not work.done():
-            await _line(response, api.VerifyLine(done=min(count.bytes, total), total=total))
-            await asyncio.wait({work}, timeout=LINE_EVERY_S)
-        await _line(response, _last_line(work, total))
-        await response.write_eof()
-    finally:
-        count.stop.set()
-        await asyncio.gather(work, return_exceptions=True)
-    return response
+    return await follow(
+        request,
+        work,
+        now=lambda: api.VerifyLine(done=min(count.bytes, total), total=total),
+        last=lambda problems: _verified(problems, total),
+        failed=lambda exc: api.VerifyLine(error=api.problem_of(exc), status=api.status_of(exc)),
+        stop=count.stop.set,
+    )
 
 
-def _last_line(work: asyncio.Task[list[verify.Problem]], total: int) -> api.VerifyLine:
-    try:
-        problems = [api.VerifyProblem(problem.file, problem.sentence) for problem in work.result()]
-        return api.VerifyLine(done=total, total=total, problems=problems)
-    except LithoError as exc:
-        return api.VerifyLine(error=api.problem_of(exc), status=api.status_of(exc))
-
-
-async def _line(response: web.StreamResponse, line: api.VerifyLine) -> None:
-    await response.write(msgspec.json.encode(line) + b"\n")
+def _verified(problems: list[verify.Problem], total: int) -> api.VerifyLine:
+    told = [api.VerifyProblem(problem.file, problem.sentence) for problem in problems]
+    return api.VerifyLine(done=total, total=total, problems=told)
 
 
 class _Count:
