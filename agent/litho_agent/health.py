@@ -143,9 +143,15 @@ class Watcher:
         while True:
             if self._disk:
                 self._said = await ask_disk(self._disk)
-                if self._said[0] == "failed":
-                    log.warning("the disk %s says that it is failing (%s)", self._disk, self._said[1])
+                if self.warning():
+                    log.warning("%s", self.warning())
             await asyncio.sleep(DISK_EVERY_S if self._disk else 1.0)
+
+    def warning(self) -> str:
+        """The sentence that the disk's verdict deserves; empty for a good one, and for none."""
+        word, note = self._said
+        noted = f" ({note})" if note else ""
+        return f"the disk {self._disk} says of itself that it is failing{noted}" if word == "failed" else ""
 
     def read(self) -> Health:
         """The figures of this moment."""

@@ -24,8 +24,8 @@ from litho.library import ImageRef, Library, Owner
 from litho_agent import finish, mount, mover
 from litho_agent.disks import Disk, choose, inventory
 from litho_agent.disks.disk import described
+from litho_agent.errand import Move
 from litho_agent.mover import WorkOrder
-from litho_agent.node import Move
 from litho_agent.report import Reporter
 
 Ask = Callable[[str], Awaitable[str]]

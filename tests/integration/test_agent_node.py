@@ -16,7 +16,7 @@ from litho.job import Job
 from litho.library import Library
 from litho.messages import Ack, Cancel, Failed, Finish, Planned, Started, Stop, Stopped
 from litho.task import Outcome, State
-from litho_agent import claim, node
+from litho_agent import claim, health, node
 from litho_agent.boot import Settings
 from litho_agent.finish import NoPower
 from litho_agent.node import Limits
@@ -112,6 +112,15 @@ async def test_a_capture_goes_from_claim_to_reboot_and_every_word_arrives_once_a
     assert move.orders[0].job == order.job
     assert move.orders[0].owner.session == controller.session == server.claims[0].session
     assert (move.orders[0].owner.node, move.orders[0].owner.task) == ("n01", "t1")
+
+
+async def test_what_a_failing_disk_says_of_itself_stands_with_the_end_of_the_task(bench, broker, monkeypatch):
+    monkeypatch.setattr(health.Watcher, "warning", lambda _: "the disk /dev/sda says of itself that it is failing")
+    order = an_order(bench.library, broker.port)
+    async with ClaimServer(granted(order)) as server, beside(Controller(order, broker.port)) as controller:
+        assert await asyncio.wait_for(bench.agent(server.url, ScriptedMove()), 60) == 0
+    notes = ("the disk /dev/sda says of itself that it is failing",)
+    assert controller.events[-1].body == msgspec.structs.replace(DONE, notes=notes)
 
 
 async def test_the_status_is_retained_and_a_later_listener_finds_the_node_offline(bench, broker):

@@ -99,6 +99,25 @@ async def test_the_disk_is_asked_once_it_is_known(smartctl_stand_in):
         await asyncio.gather(task, return_exceptions=True)
 
 
+async def test_a_disk_that_says_it_is_failing_is_warned_of(smartctl_stand_in):
+    smartctl_stand_in(f"#!/bin/sh\necho '{json.dumps(ATA | {'smart_status': {'passed': False}})}'\nexit 8\n")
+    watcher = Watcher()
+    assert watcher.warning() == ""
+    watcher.disk("/dev/sda")
+    task = asyncio.create_task(watcher.watch())
+    try:
+        async with asyncio.timeout(20):
+            while not watcher.warning():  # noqa: ASYNC110 - it is a thing to be looked at
+                await asyncio.sleep(0.02)
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    assert watcher.read().disk == "failed"
+    assert watcher.warning() == (
+        "the disk /dev/sda says of itself that it is failing (8 reallocated sectors, 31 degrees Celsius)"
+    )
+
+
 async def test_a_disk_that_does_not_answer_is_no_verdict_and_holds_nobody(smartctl_stand_in, monkeypatch):
     monkeypatch.setattr(health, "_SMART_S", 0.3)
     smartctl_stand_in("#!/bin/sh\nexec sleep 300\n")
