@@ -13,7 +13,7 @@ import pytest
 from .lab import disks, figures, namespace
 from .lab.controller import Controller
 from .lab.machine import Disk, Machine, mac
-from .lab.network import Network, serve_dhcp
+from .lab.network import Network, lay_out_tftp, serve_dhcp
 from .lab.nfs import Nfs
 from .lab.wire import Wire
 from .lab.world import World
@@ -98,12 +98,14 @@ class Lab:
         self.wire = Wire(self.world)
         self.controller = Controller(self.world, rootimg)
         self.nfs = Nfs(self.world, self.controller.library)
+        self.rootimg = rootimg
         self._row = row
         self._machines: list[Machine] = []
 
     def open(self) -> None:
         """Start every server."""
-        serve_dhcp(self.world, self.controller.boot_script)
+        lay_out_tftp(self.controller.tftp, self.rootimg)
+        serve_dhcp(self.world, self.controller.tftp, self.controller.boot_script)
         self.nfs.start()
         self.controller.start()
         self.controller.export_library()

@@ -51,7 +51,7 @@ def _is_published(lab: Lab) -> None:
     assert not list(controller.library.glob("*.part"))
 
     osimage = controller.litho("lsdef", "-t", "osimage", "golden")
-    for words in ("Object name: golden", "provmethod=image", "osarch=x86", "profile=golden", "imagetype=linux"):
+    for words in ("Object name: golden", "provmethod=install", "osvers=debian12", "osarch=x86_64", "profile=golden"):
         assert words in osimage
     assert '"golden"' in controller.litho("tabdump", "linuximage")
 

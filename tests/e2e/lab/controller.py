@@ -29,12 +29,14 @@ class Controller:
         self.url = f"http://{ADDRESS}:{PORT}"
         self.state = world.folder / "state"
         self.library = world.folder / "library"
+        self.tftp = world.folder / "tftp"
         self.config = world.folder / "lithograph.toml"
         self.config.write_text(
             f'site = "lab"\nstate_dir = "{self.state}"\nlibrary = "{self.library}"\nsocket = "{SOCKET}"\n'
             f'[http]\nhost = "{ADDRESS}"\nport = {PORT}\nurl = "{self.url}"\n'
             f'[broker]\nhost = "{ADDRESS}"\nport = 1883\n'
             f'[boot]\ndir = "{rootimg / "http"}"\nkcmdline = "{KCMDLINE}"\nunknown = "discover"\n'
+            f'tftpdir = "{self.tftp}"\n'
         )
         world.folder.chmod(0o755)
         self.litho("library", "init", str(self.library))

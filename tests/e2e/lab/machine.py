@@ -73,7 +73,9 @@ class Machine:
         memory_mib: int = 1024,
         nic: str = "virtio-net-pci",
         uefi: bool = False,
+        rom: bool = True,
     ) -> None:
+        """`rom`: the network card has iPXE in it; without it the firmware's own PXE is on its own (UEFI only)."""
         self.name = name
         self.mac = address
         self._world = world
@@ -82,6 +84,7 @@ class Machine:
         self._memory = memory_mib
         self._nic = nic
         self._uefi = uefi
+        self._rom = rom
         self._child: subprocess.Popen[bytes] | None = None
         self._from = self._seen = 0
         self.on_at = 0.0
@@ -104,7 +107,8 @@ class Machine:
         argv += ["-accel", "tcg,thread=multi,tb-size=256", "-cpu", "qemu64", "-smp", "1", "-m", str(self._memory)]
         argv += ["-chardev", f"file,id=serial,path={self.serial},append=on", "-serial", "chardev:serial"]
         argv += ["-device", "virtio-rng-pci", "-netdev", f"tap,id=net,ifname={self._tap},script=no,downscript=no"]
-        argv += ["-device", f"{self._nic},netdev=net,mac={self.mac},bootindex=1"]
+        rom = "" if self._rom else ",romfile="
+        argv += ["-device", f"{self._nic},netdev=net,mac={self.mac},bootindex=1{rom}"]
         for bus in dict.fromkeys(disk.bus for disk in self._disks):
             argv += NEEDS.get(bus, ())
         for number, disk in enumerate(self._disks):

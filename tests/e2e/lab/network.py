@@ -18,6 +18,13 @@ from litho import process
 from .world import World
 
 ADDRESS = "10.77.0.1"
+LOADERS = (
+    "/usr/lib/ipxe/undionly.kpxe", "/usr/lib/ipxe/snponly.efi",
+    "/usr/lib/PXELINUX/pxelinux.0", "/usr/lib/syslinux/modules/bios/ldlinux.c32",
+)  # fmt: skip
+GRUB_MODULES = ("pxe", "tftp", "net", "normal", "linux", "echo", "configfile", "serial", "terminal")
+XNBA_NODE = "n72"
+"""xCAT's DHCP server hands each node the file of its own name; one node is enough here."""
 
 
 class Network:
@@ -44,6 +51,10 @@ class Network:
         process.run(["ip", "link", "set", name, "master", "br0", "up"])
         return name
 
+    def boots_by(self, card: str, way: str) -> None:
+        """What DHCP hands to this card from now on: `pxe`, `grub2` or `xnba`."""
+        (self._world.folder / "hosts" / way).write_text(f"{card},set:{way}\n")
+
     def cable(self, tap: str, *, plugged: bool) -> None:
         """Pull or plug a machine's cable."""
         process.run(["ip", "link", "set", tap, "up" if plugged else "down"])
@@ -55,12 +66,20 @@ class Network:
         process.run(["ip", "link", "del", "br0"])
 
 
-def serve_dhcp(world: World, script_url: str) -> None:
-    """Start dnsmasq; iPXE gets `script_url` as its script."""
-    tftp = world.folder / "tftp"
+def lay_out_tftp(tftp: Path, rootimg: Path) -> None:
+    """What a site puts into its TFTP server's directory once: boot loaders, and the root image's kernel and initrd."""
     tftp.mkdir(exist_ok=True)
-    for name in ("undionly.kpxe", "snponly.efi"):
-        shutil.copy(Path("/usr/lib/ipxe") / name, tftp)
+    for loader in LOADERS:
+        shutil.copy(loader, tftp)
+    # GRUB's file is looked for by the card's address below the prefix: grub.cfg-01-52-54-00-...
+    process.run(["grub-mkimage", "-O", "i386-pc-pxe", "-p", "(pxe)/boot/grub2", "-o", tftp / "grub2.0", *GRUB_MODULES])
+    (tftp / "xcat").mkdir()
+    (tftp / "xcat/image").symlink_to(rootimg / "xcat/tftpboot/xcat/image")
+
+
+def serve_dhcp(world: World, tftp: Path, script_url: str) -> None:
+    """Start dnsmasq; iPXE gets `script_url` as its script, but for the cards that `boots_by` names."""
+    (world.folder / "hosts").mkdir()
     config = world.folder / "dnsmasq.conf"
     config.write_text(
         f"""\
@@ -80,11 +99,16 @@ tftp-root={tftp}
 dhcp-match=set:ipxe,175
 dhcp-match=set:efi64,option:client-arch,7
 dhcp-match=set:efi64,option:client-arch,9
+dhcp-hostsdir={world.folder}/hosts
 tag-if=set:chain,tag:!ipxe,tag:efi64
 tag-if=set:bios,tag:!ipxe,tag:!efi64
+tag-if=set:script,tag:ipxe,tag:!pxe,tag:!xnba,tag:!grub2
 dhcp-boot=tag:chain,snponly.efi
 dhcp-boot=tag:bios,undionly.kpxe
-dhcp-boot=tag:ipxe,{script_url}
+dhcp-boot=tag:script,{script_url}
+dhcp-boot=tag:pxe,pxelinux.0
+dhcp-boot=tag:grub2,grub2.0
+dhcp-boot=tag:xnba,tftp://{ADDRESS}/xcat/xnba/nodes/{XNBA_NODE}
 log-dhcp
 user=root
 group=root

@@ -142,7 +142,10 @@ def library(cache: Path) -> Path:
         reread(device)
         agent = Path(sys.executable).with_name("litho-agent")
         process.run([agent.with_name("litho"), "library", "init", folder])
-        process.run([agent, "capture", "--disk", device, "--library", folder, "--image", IMAGE], timeout_s=300)
+        process.run(
+            [agent, "capture", "--disk", device, "--library", folder, "--image", IMAGE, "--engine", "auto"],
+            timeout_s=300,
+        )
     return folder
 
 

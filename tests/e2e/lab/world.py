@@ -66,6 +66,14 @@ class World:
                 child.wait()
         self.note(f"ended {name}: {child.returncode}")
 
+    def wait(self, holds: Callable[[], bool], what: str, timeout_s: float) -> None:
+        """Wait until something holds."""
+        until = time.monotonic() + timeout_s
+        while not holds():
+            assert time.monotonic() < until, f"not within {timeout_s} s: {what}"
+            time.sleep(0.1)
+        self.note(what)
+
     def close(self) -> None:
         """End everything, the youngest first."""
         for name in reversed(list(self._children)):
