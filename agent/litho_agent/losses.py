@@ -52,13 +52,15 @@ class Losses:
     def placed(self, piece: Piece, done: Callable[[], int]) -> Iterator[None]:
         """A failure in here that a bad sector is behind becomes an error that says where it is.
 
-        `done` tells how many used bytes had moved. Raises DiskError (`bad-sector`) then, what was raised otherwise.
+        `done` tells how many used bytes had moved. Raises DiskError (`bad-sector`, `disk-gone`) then, what was raised otherwise.
         """
         try:
             yield
         except (EngineError, DiskError) as exc:
             if isinstance(exc, MissingProgramError) or exc.code not in _SUSPECT:
                 raise
+            if bad.silent(piece.device):
+                raise bad.gone(self._place(piece)) from exc
             found = bad.find(piece.device, bad.near(_extents(piece), done()))
             if found is None:
                 raise

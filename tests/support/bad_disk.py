@@ -62,7 +62,7 @@ def _serve(folder: str, image: str, bad: list[tuple[int, int]]) -> None:
         def write(self, path, data, offset, fh):
             return os.pwrite(self._fd, data, offset)
 
-    FUSE(Disk(), folder, foreground=True, nothreads=True)
+    FUSE(Disk(), folder, foreground=True, nothreads=True, direct_io=True)
 
 
 if __name__ == "__main__":

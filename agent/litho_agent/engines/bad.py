@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import mmap
 import os
 import re
 import sys
@@ -37,6 +38,8 @@ _BEFORE = 64 * 1024 * 1024
 _LOOK = 1024 * 1024 * 1024
 """Bytes of used data that are read at most to find the place."""
 _LOOK_S = 180.0
+_TRIED = 4096
+"""Bytes that are read at each place to see whether a disk answers at all: a sector of any disk."""
 _BLKRASET, _BLKRAGET = 0x1262, 0x1263
 _FOUND = re.compile(r"^bad ([0-9]{1,19}) ([0-9]{1,19})$", re.MULTILINE)
 
@@ -94,6 +97,27 @@ def find(device: Path, extents: Sequence[Extent]) -> BadRange | None:
         return None
     found = _FOUND.search(done.err)
     return BadRange(start=int(found[1]), size=int(found[2])) if found else None
+
+
+def silent(device: Path) -> bool:
+    """True when no place of `device` that is tried can be read: that is no bad sector, the disk is gone."""
+    try:
+        fd = os.open(device, os.O_RDONLY | os.O_DIRECT | os.O_CLOEXEC)
+    except OSError:
+        return True
+    # Aligned memory, as O_DIRECT wants it; what the page cache still knows of the disk must not answer for it.
+    with contextlib.closing(mmap.mmap(-1, _TRIED)) as block:
+        try:
+            size = os.lseek(fd, 0, os.SEEK_END)
+            for eighth in range(8):
+                with contextlib.suppress(OSError):
+                    if os.preadv(fd, [block], size // 8 * eighth // _TRIED * _TRIED) > 0:
+                        return False
+            return True
+        except OSError:
+            return True
+        finally:
+            os.close(fd)
 
 
 def near(extents: Sequence[Extent], done: int) -> tuple[Extent, ...]:
@@ -156,6 +180,16 @@ def stopped(place: Place, found: BadRange, *, engine: str, rescues: bool) -> Dis
         f"{_placed(place, found)} cannot be read",
         hint=f"{way_out}, or replace the disk (`smartctl -a {place.disk.path}` tells its state)",
         code="bad-sector",
+    )
+
+
+def gone(place: Place) -> DiskError:
+    """The error of a capture whose disk no longer answers. Pure."""
+    known = ", ".join(word for word in (place.disk.model, place.disk.serial) if word)
+    return DiskError(
+        f"the disk {place.disk.path}{f' ({known})' if known else ''} no longer answers: nothing of {place.name} can be read",
+        hint="look at the node's kernel log, the disk's cable and its power; nothing was published",
+        code="disk-gone",
     )
 
 
