@@ -69,6 +69,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "Say what machines are made of: what each said of itself when it last ran a task.",
     ),
     "rmdef": ("objects", "rmdef", "Take definitions away. A node with a task that has not ended is refused."),
+    "rootimg": ("rootimg", "rootimg", "The root image that nodes boot for a task."),
     "serve": ("serve", "serve", "Run the controller."),
     "tabch": (
         "tables",
