@@ -11,9 +11,11 @@ iPXE (1.0.0+git-20190125 as in Debian 12, and newer) cuts a line at blanks, repl
 `#` as words of its own; it has no quotes. What goes into a line here consists of words that `words.parse` or a check of this
 project has let through, and `_line` holds that once more, so that no table's cell can add a line or a command.
 
-How a machine gets to its own disk: `exit` gives it back to the firmware, which takes the next entry of its boot order; that is
-right for UEFI and for most BIOSes. For one that starts anew or hangs there is `sanboot --drive 0x80`, the first disk, started
-by iPXE itself (BIOS only). A kernel that cannot be fetched does not send a node with a task to its disk: the script asks again.
+How a machine gets to its own disk: `exit 1` gives it back to the firmware, which takes the next entry of its boot order. The 1
+is for UEFI: a boot option that ends well ends the boot order with it, and the machine stands in its setup (seen with OVMF
+2022.11); one that fails is followed by the next. A BIOS knows no such code. For a BIOS that starts anew or hangs there is
+`sanboot --drive 0x80`, the first disk, started by iPXE itself. A kernel that cannot be fetched does not send a node with a task
+to its disk: the script asks again.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ import re
 from litho_controller.boot import macs
 from litho_controller.boot.plan import Boot
 
+EXIT = "exit 1"
 RETRY_S = 5
 MENU_MS = 10_000
 _SAFE = re.compile(r"[A-Za-z0-9_.,:=/+@%\[\]!*?^~ ()-]*", re.ASCII)
@@ -33,7 +36,7 @@ def first(base: str) -> str:
     return _script(
         "lithograph: the card that boots says who it is",
         f"chain --replace {base}/boot/${{netX/mac:hexhyp}}.ipxe || chain --replace {base}/boot/${{net0/mac:hexhyp}}.ipxe ||",
-        "exit",
+        EXIT,
         expands=True,
     )
 
@@ -100,8 +103,8 @@ def _ask(mac: str, base: str) -> tuple[str, ...]:
 
 def _disk(*, sanboot: bool) -> tuple[str, ...]:
     if not sanboot:
-        return ("exit",)
-    return ("iseq ${platform} pcbios && sanboot --no-describe --drive 0x80 ||", "exit")
+        return (EXIT,)
+    return ("iseq ${platform} pcbios && sanboot --no-describe --drive 0x80 ||", EXIT)
 
 
 def shown(text: str) -> str:

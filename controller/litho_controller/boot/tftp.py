@@ -65,8 +65,8 @@ def files(facts: Facts, boot: Boot | None, *, state: str) -> list[File]:
     kind, own = method(facts), macs.of_cell(facts.mac)
     folder, title = FOLDERS[kind], ipxe.shown(state)
     if kind == XNBA:
-        names = {facts.node: "", f"{facts.node}.uefi": ""}
-        return [File(f"{folder}/{name}", xnba(boot, title)) for name in names]
+        bios, uefi = xnba(boot, title), xnba(boot, title, uefi=True)
+        return [File(f"{folder}/{facts.node}", bios), File(f"{folder}/{facts.node}.uefi", uefi)]
     render = pxelinux if kind == PXE else grub
     stem = "grub.cfg-" if kind == GRUB else ""
     hexip = _hexip(facts.ip)
@@ -77,11 +77,11 @@ def files(facts: Facts, boot: Boot | None, *, state: str) -> list[File]:
     return found
 
 
-def xnba(boot: Boot | None, title: str) -> str:
-    """xCAT's own iPXE asks for it by the node's name."""
+def xnba(boot: Boot | None, title: str, *, uefi: bool = False) -> str:
+    """xCAT's own iPXE asks for it by the node's name. Why UEFI gets another end: see `ipxe`."""
     head = f"#!gpxe\n#{title}\n"
     if boot is None:
-        return f"{head}exit\n"
+        return f"{head}{ipxe.EXIT if uefi else 'exit'}\n"
     return (
         f"{head}imgfetch -n kernel {boot.files}/{boot.kernel}\n"
         "imgload kernel\n"

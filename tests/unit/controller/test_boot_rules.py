@@ -185,21 +185,21 @@ def test_the_first_script_goes_on_to_that_of_the_card():
     script = ipxe.first(BASE)
     assert script.startswith("#!ipxe\n")
     assert f"chain --replace {BASE}/boot/${{netX/mac:hexhyp}}.ipxe ||" in script
-    assert script.endswith("\nexit\n")
+    assert script.endswith("\nexit 1\n")
 
 
 def test_a_local_boot_gives_the_machine_back_or_starts_the_first_disk():
-    assert ipxe.local(title="boot", tell="n01", sanboot=False) == "#!ipxe\n# boot\necho lithograph: n01\nexit\n"
+    assert ipxe.local(title="boot", tell="n01", sanboot=False) == "#!ipxe\n# boot\necho lithograph: n01\nexit 1\n"
     assert ipxe.local(title="boot", tell="n01", sanboot=True).splitlines()[-2:] == [
         "iseq ${platform} pcbios && sanboot --no-describe --drive 0x80 ||",
-        "exit",
+        "exit 1",
     ]
 
 
 def test_the_menu_ends_at_the_local_disk_when_nobody_chooses():
     script = ipxe.menu(made(own=("litho.discover",)), mac=MAC, base=BASE, sanboot=False)
     assert "choose --default local --timeout 10000 chosen || goto local\n" in script
-    assert script.index(":local\nexit\n") < script.index(":discover\n") < script.index("litho.discover")
+    assert script.index(":local\nexit 1\n") < script.index(":discover\n") < script.index("litho.discover")
 
 
 @given(st.text(max_size=60))

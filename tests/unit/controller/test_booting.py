@@ -69,7 +69,7 @@ async def silent(desk):
 async def test_a_node_without_a_task_boots_its_own_disk(booting):
     what, script = await asked(booting)
     assert what == "local"
-    assert script == "#!ipxe\n# boot\necho lithograph: n01 boots its own disk\nexit\n"
+    assert script == "#!ipxe\n# boot\necho lithograph: n01 boots its own disk\nexit 1\n"
 
 
 async def test_an_armed_node_gets_the_root_image_and_its_token_whatever_the_addresss_form(desk, booting):
@@ -101,7 +101,7 @@ async def test_the_token_is_in_no_script_once_it_is_used_nor_in_anybody_elses(de
     node = await desk.agent(task)
     assert token not in await booting.script(MAC, peer="x")
     await node.run()
-    assert await asked(booting) == ("local", "#!ipxe\n# boot\necho lithograph: n01 boots its own disk\nexit\n")
+    assert await asked(booting) == ("local", "#!ipxe\n# boot\necho lithograph: n01 boots its own disk\nexit 1\n")
 
 
 async def test_each_arming_has_a_token_of_its_own(desk, booting):
@@ -219,7 +219,7 @@ async def test_the_old_session_is_told_to_stop_when_it_comes_back_after_all(desk
 
 
 @pytest.mark.parametrize(
-    ("unknown", "what"), [("local", "exit\n"), ("discover", "litho.discover"), ("menu", "choose --default local")]
+    ("unknown", "what"), [("local", "exit 1\n"), ("discover", "litho.discover"), ("menu", "choose --default local")]
 )
 async def test_a_machine_that_no_node_is(desk, unknown, what):
     booting = Booting(desk.tasks, Policy(unknown=unknown))

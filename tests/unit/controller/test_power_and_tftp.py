@@ -149,7 +149,10 @@ def test_xnba_files_are_xcats():
         "imgfetch -n initrd.img http://mn:3080/boot/files/initrd.img",
         "imgexec kernel",
     ]
-    assert made("boot", armed=False)["xcat/xnba/nodes/n01"] == "#!gpxe\n#boot\nexit\n"
+    assert made("boot", armed=False) == {
+        "xcat/xnba/nodes/n01": "#!gpxe\n#boot\nexit\n",
+        "xcat/xnba/nodes/n01.uefi": "#!gpxe\n#boot\nexit 1\n",
+    }
 
 
 def test_pxelinux_files_are_found_by_the_card_and_by_the_address():
