@@ -1,5 +1,6 @@
 """The lab: real machines in QEMU that boot over a real (bridged) network from the real controller.
 
+preflight.py   can this machine run it? every reason why not
 namespace.py   one network, PID and mount namespace for everything; its end is the end of all in it
 world.py       processes, logs and ports: what servers and machines share
 network.py     the bridge, dnsmasq (DHCP, TFTP)
