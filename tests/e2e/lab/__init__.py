@@ -12,6 +12,7 @@ machine.py     a node: QEMU, its disks, its serial console
 debian.py      a small Debian that boots from a disk, made once and kept
 disks.py       partitioned, bootable disks with it
 figures.py     the table of scenarios and what was measured in them
+netboot.py     a bundle with a system that runs in memory
 tiny.py        a disk that boots within seconds, and a library that holds its image
 follow.py      what the controller says of tasks and nodes, with times
 """

@@ -1,4 +1,4 @@
-"""Can this machine run the lab? Every reason why not, with the way out: before anything is built, and never by leaving out a test.
+"""Can this machine run the lab? Every reason why not, with the way out: before anything is built, and no test is left out.
 
 Needed: root, also in a container, with the rights to make namespaces, bridges, taps and loop devices (`--privileged`, or
 CAP_SYS_ADMIN, CAP_NET_ADMIN, CAP_MKNOD and access to these devices); the packages of apt-packages.txt; 3 GiB of free memory and
