@@ -6,8 +6,7 @@ Lithograph at hand can unpack the tarball into a library. `renamed` turns a mani
 which is all that differs.
 
 An import writes the parts below the library, in a room of their own, and publishes them with `litho.library.Stage`, so that
-what the library promises to readers holds here too. A part that is an index of chunks speaks of packs that are not in the
-bundle: such an image is not exported.
+what the library promises to readers holds here too. What is stored as chunks is told in `chunked`.
 """
 
 from __future__ import annotations
@@ -16,14 +15,17 @@ import contextlib
 import hashlib
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import msgspec
 
-from litho.errors import LibraryError, NotFoundError, RefusedError
+from litho.errors import LibraryError, NotFoundError
 from litho.library import FileRef, ImageRef, Library, Manifest, Owner, Stage, care, names
 from litho.library import manifest as library_manifest
+from litho.library.chunks import ChunkStore
+from litho.library.chunks.store import missing as chunks_missing
+from litho_controller.bundle import chunked
 from litho_controller.bundle.faults import bad, damaged, shown, telling
 from litho_controller.bundle.intake import Member
 
@@ -47,6 +49,7 @@ def renamed(manifest: Manifest, name: str, version: int) -> Manifest:
         task="",
         table_dump=moved(manifest.table_dump),
         head=moved(manifest.head),
+        log=moved(manifest.log),
         parts=tuple(msgspec.structs.replace(part, data=moved(part.data)) for part in manifest.parts),
     )
 
@@ -56,19 +59,6 @@ def _name(file: str, name: str, version: int) -> str:
     if parsed is None:
         raise LibraryError(f"{shown(file)} is no file of an image", code="bad-manifest")
     return names.part_file(name, version, parsed.suffix)
-
-
-def exportable(manifest: Manifest) -> Manifest:
-    """The manifest as it goes into a bundle. Raises RefusedError."""
-    for part in manifest.parts:
-        if part.engine == "chunk":
-            raise RefusedError(
-                f"partition {part.number} of {manifest.image}:{manifest.version} is stored as chunks, which other images share, "
-                "and a bundle cannot carry them",
-                hint="capture it with --engine partclone, and export that",
-                code="not-exportable",
-            )
-    return renamed(manifest, manifest.image, NUMBER)
 
 
 def parse(data: bytes, member: str, members: Mapping[str, Member]) -> Manifest:
@@ -84,9 +74,6 @@ def parse(data: bytes, member: str, members: Mapping[str, Member]) -> Manifest:
             raise damaged(f"the bundle has no {shown(ref.file)}, which its image is made of")
         if (found.size, found.sha256) != (ref.bytes, ref.sha256):
             raise damaged(f"{shown(ref.file)} in the bundle is not what the image's manifest says")
-    for part in manifest.parts:
-        if part.engine == "chunk":
-            raise bad(f"partition {part.number} of the image is stored as chunks, which are not in the bundle")
     return manifest
 
 
@@ -94,11 +81,25 @@ class Publication:
     """A version in the making, from the room of a bundle. `close` gives up what was not published."""
 
     def __init__(
-        self, library: Library, name: str, manifest: Manifest, members: Mapping[str, Member], mark: str
+        self,
+        library: Library,
+        name: str,
+        manifest: Manifest,
+        members: Mapping[str, Member],
+        mark: str,
+        *,
+        room: Path,
+        stop: Callable[[], None],
     ) -> None:
-        """Reserves the number. Blocks. Raises LibraryError."""
+        """Reserves the number, and stores the chunks of an image that has some. Blocks. Raises IntegrityError, LibraryError."""
         self._old = manifest
-        self._members = members
+        self._lying = {name: member.path for name, member in members.items() if member.path is not None}
+        self._packs: frozenset[bytes] = frozenset()
+        if chunked.has(manifest):
+            brought = chunked.bring(library, manifest, members, room, stop)
+            manifest = brought.manifest
+            self._lying.update(brought.indexes)
+            self._packs = brought.packs
         self._stage = Stage.open(library, name, owner(mark))
         self.manifest = renamed(manifest, name, self._stage.version)
 
@@ -116,13 +117,18 @@ class Publication:
         """Move the parts in and make the version exist. Blocks. Raises LibraryError, LithoError."""
         for old, new in zip(self._old.files(), self.manifest.files(), strict=True):
             parsed = names.parse_file(new.file)
-            lying = self._members[old.file].path
+            lying = self._lying.get(old.file)
             if parsed is None or lying is None:
                 raise LibraryError(f"{shown(new.file)} cannot be published", code="bad-manifest")
             self._stage.create(parsed.suffix).close()
             with telling(lying):
                 os.chmod(lying, 0o644)  # noqa: PTH101 - beside the other calls of os that a crash is tried at
                 os.rename(lying, self._stage.library.root / (new.file + ".part"))  # noqa: PTH104 - as above
+        if self._packs:
+            # A collector that begins now sees the indexes; what one has condemned since they were written comes back here.
+            gone = ChunkStore(self._stage.library).hold(self._packs)
+            if gone:
+                raise chunks_missing(gone)
         self._stage.publish(self.manifest)
 
     def close(self) -> None:

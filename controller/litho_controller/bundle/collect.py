@@ -7,7 +7,6 @@ template `<install>/custom/<os>/<arch>/<profile>.tmpl`, the files of a netboot i
 
 from __future__ import annotations
 
-import hashlib
 import posixpath
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,12 +16,14 @@ import msgspec
 from litho.errors import LithoError, NotFoundError, RefusedError, UsageError
 from litho.library import ImageRef, Library
 from litho.library import manifest as library_manifest
-from litho_controller.bundle import captured, cpio
+from litho_controller.bundle import captured, chunked, cpio
 from litho_controller.bundle import manifest as cfg
 from litho_controller.bundle import rows as rows_of
 from litho_controller.bundle.faults import telling
 from litho_controller.bundle.manifest import Extra, Manifest
 from litho_controller.bundle.model import SMALL
+from litho_controller.bundle.piece import Piece as Piece  # noqa: PLC0414 - exported from here
+from litho_controller.bundle.piece import made as made  # noqa: PLC0414 - exported from here
 from litho_controller.bundle.plan import INITRDS, KERNELS, ROOTIMGS, TREE
 from litho_controller.bundle.rows import Cells, Rows
 from litho_controller.bundle.site import Site
@@ -33,20 +34,6 @@ _METHODS = ("install", "netboot", "statelite")
 _PLACES = {"profile": "osimage.profile", "os": "osimage.osvers", "arch": "osimage.osarch"}
 
 Row = Mapping[str, str | None]
-
-
-class Piece(msgspec.Struct, kw_only=True):
-    """A file that goes into the tarball: from disk, or made here."""
-
-    member: str
-    path: Path | None = None
-    data: bytes = b""
-    size: int = 0
-    sha256: str = ""
-    """Empty until it has been hashed."""
-    executable: bool = False
-    seen: tuple[int, ...] = ()
-    """What the file's inode said when it was hashed."""
 
 
 class Collected(msgspec.Struct, frozen=True, kw_only=True):
@@ -140,7 +127,12 @@ def _is_captured(ref: ImageRef, rows: Rows, library: Library) -> bool:
 
 def _captured(ref: ImageRef, rows: Rows, library: Library) -> Collected:
     stored = library.manifest(ref)
-    bundled = captured.exportable(stored)
+    indexes: dict[str, bytes] = {}
+    packs: list[Piece] = []
+    bundled = stored
+    if chunked.has(stored):
+        bundled, indexes, packs = chunked.outgoing(library, stored)
+    bundled = captured.renamed(bundled, stored.image, captured.NUMBER)
     member = library_manifest_name(bundled)
     manifest = Manifest(
         name=ref.name,
@@ -152,6 +144,9 @@ def _captured(ref: ImageRef, rows: Rows, library: Library) -> Collected:
     )
     files = [made(member, library_manifest.dump(bundled))]
     for old, new in zip(stored.files(), bundled.files(), strict=True):
+        if old.file in indexes:
+            files.append(made(new.file, indexes[old.file]))
+            continue
         file = piece_of(new.file, library.root / old.file, f"the part {old.file}")
         if file.size != old.bytes:
             raise LithoError(
@@ -162,7 +157,7 @@ def _captured(ref: ImageRef, rows: Rows, library: Library) -> Collected:
         # The library has promised it; the second look, while it is written, holds it to that.
         file.sha256 = old.sha256
         files.append(file)
-    return Collected(manifest=manifest, rows=rows, files=files)
+    return Collected(manifest=manifest, rows=rows, files=[*files, *packs])
 
 
 def library_manifest_name(manifest: library_manifest.Manifest) -> str:
@@ -239,8 +234,3 @@ def seen(path: Path) -> tuple[int, ...]:
     with telling(path):
         found = path.stat()
     return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
-
-
-def made(member: str, data: bytes) -> Piece:
-    """A file made here."""
-    return Piece(member=member, data=data, size=len(data), sha256=hashlib.sha256(data).hexdigest())

@@ -205,7 +205,7 @@ class _Work:
         return size
 
     def _add(self, tar: TarWriter, piece: Piece) -> None:
-        if piece.path is None:
+        if piece.path is None and piece.source is None:
             tar.add(piece.member, piece.data)
             return
         tar.begin(piece.member, piece.size, executable=piece.executable)
@@ -216,16 +216,26 @@ class _Work:
                 if not by_time:
                     digest.update(block)
                 tar.write(block)
-            same = collect.seen(piece.path) == piece.seen if by_time else digest.hexdigest() == piece.sha256
+            same = (
+                collect.seen(piece.path) == piece.seen
+                if by_time and piece.path is not None
+                else digest.hexdigest() == piece.sha256
+            )
         if piece.sha256 and not same:
             raise LithoError(
-                f"{piece.path} changed while it was exported, or is not what its manifest says",
+                f"{piece.path or piece.member} changed while it was exported, or is not what its manifest says",
                 hint="export when nobody changes the image; a captured disk: litho image verify",
                 code="changed",
             )
 
     def _blocks(self, piece: Piece) -> Iterator[bytes]:
         """A file's bytes, exactly as many as it had in the beginning."""
+        if piece.source is not None:
+            for block in piece.source():
+                self._stop()
+                self._done += len(block)
+                self._tick(self._done, self._total)
+                yield block
         if piece.path is None:
             return
         left = piece.size

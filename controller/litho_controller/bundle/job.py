@@ -17,7 +17,7 @@ import msgspec
 from litho.errors import IntegrityError, LithoError, RefusedError
 from litho.library import Library
 from litho.library import Manifest as LibraryManifest
-from litho_controller.bundle import assemble, captured, intake, model, sums
+from litho_controller.bundle import assemble, captured, chunked, intake, model, sums
 from litho_controller.bundle import journal as log_of
 from litho_controller.bundle import plan as plan_of
 from litho_controller.bundle.assemble import Checked
@@ -102,6 +102,8 @@ class Job:
         named = {*content.manifest.files(), *content.beside, *(file.member for file in content.columns)}
         if self._image is not None:
             named |= {ref.file for ref in self._image.files()}
+            if chunked.has(self._image):
+                named |= set(filter(chunked.is_pack, taken.members))
         unnamed = [name for name in taken.members if name not in named and name not in taken.small]
         if unnamed:
             notes.append(f"{len(unnamed)} files of the bundle are named by no manifest and were left out")
@@ -138,7 +140,13 @@ class Job:
         }
         if self._image is not None:
             publication = captured.Publication(
-                self._library, self.plan.name, self._image, self._members, self._journal.id
+                self._library,
+                self.plan.name,
+                self._image,
+                self._members,
+                self._journal.id,
+                room=room,
+                stop=self._stop,
             )
             self._publication = publication
             changes |= {"version": publication.version, "sha256": publication.sha256}

@@ -224,6 +224,23 @@ def test_the_root_tells_of_content_and_place_and_not_of_where_it_is_stored():
     assert index.root(GRAIN, made.used, made.numbers, other) != made.root
 
 
+@pytest.mark.parametrize(
+    ("extents", "size", "numbers"),
+    [
+        ([(0, 1 << 50)], 1 << 50, []),
+        ([(0, 1 << 50)], 1 << 50, [0, 1, 2]),
+        ([((1 << 60) - 512, 512)], 1 << 60, [7]),
+    ],
+)
+def test_an_index_of_a_stranger_that_speaks_of_far_more_than_it_has_is_refused_at_once(extents, size, numbers):
+    numbers = array("I", numbers)
+    digests = bytes(32 * len(numbers))
+    pack_of = array("I", [index.ZEROS] * len(numbers))
+    made = index.make(512, UsedMap(extents, size), numbers, digests, pack_of=pack_of, packs=())
+    with pytest.raises(IntegrityError, match="not those of its used bytes"):
+        index.parse(index.dump(made), what="x")
+
+
 def test_an_index_that_names_a_pack_it_does_not_list_is_refused():
     made = an_index()
     wrong = index.make(

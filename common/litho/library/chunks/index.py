@@ -180,7 +180,10 @@ def parse(data: bytes, *, what: str, expect_root: bytes = b"") -> Index:
         packs=tuple(ids[i : i + ID] for i in range(0, len(ids), ID)),
         root=said,
     )
-    if used.used != used_bytes or numbers != used.chunks(grain):
+    # First the look that costs nothing: a file that says much more than it has is not to be worked out.
+    if used.used != used_bytes or used_bytes > n_chunks * grain or size > grain << 32:
+        raise _damaged(what, "its chunks are not those of its used bytes")
+    if numbers != used.chunks(grain):
         raise _damaged(what, "its chunks are not those of its used bytes")
     if any(at >= n_packs and at != ZEROS for at in set(pack_of)):
         raise _damaged(what, "it names a pack that it does not list")
