@@ -21,7 +21,7 @@ import msgspec
 
 from litho.errors import LithoError, RefusedError, UnreachableError, WireError
 from litho.messages import Problem
-from litho_controller import api, api_schedule
+from litho_controller import api, api_care, api_schedule
 from litho_controller.bundle.requests import BundleLine, ExportRequest, ImportRequest
 
 ANSWER_S = 60.0
@@ -160,6 +160,28 @@ class Client:
             yield one
         if not ended:
             raise UnreachableError("the controller went away in the middle of the check", hint="check again")
+
+    def diff(self, first: str, second: str) -> api_care.DiffView:
+        """What differs between two versions."""
+        return self._ask("GET", "/v1/diff", api_care.DiffView, first=first, second=second)
+
+    def prune(self, name: str, *, keep: int, dry: bool) -> api.ImageList:
+        """Delete all but the newest versions of an image; answers what was deleted, or with `dry` would be."""
+        return self._ask(
+            "POST", f"/v1/images/{_part(name)}/prune", api.ImageList, keep=str(keep), dry="1" if dry else ""
+        )
+
+    def care(self, what: str, **query: str) -> Iterator[api_care.CareLine]:
+        """`usage`, `gc` or `scrub` of the library; the last line has what came of it."""
+        asked = urlencode({name: value for name, value in query.items() if value})
+        ended = False
+        for one in self._lines(f"/v1/library/{what}?{asked}", None, api_care.CareLine):
+            if one.error is not None:
+                raise api.error_of(one.status, one.error)
+            ended = one.ended
+            yield one
+        if not ended:
+            raise UnreachableError("the controller went away in the middle of its work", hint="begin again")
 
     # -- bundles
 

@@ -23,10 +23,23 @@ import msgspec
 from litho.errors import ConfigError
 from litho.job import EngineName
 from litho.messages import is_name
-from litho_controller.keys import Boot, Broker, Capture, Config, Http, Power, SlotLimits, TaskRules, Timeouts
+from litho_controller.keys import Boot, Broker, Capture, Chunks, Config, Http, Power, SlotLimits, TaskRules, Timeouts
 from litho_controller.tasks import queue
 
-__all__ = ["Boot", "Broker", "Capture", "Config", "Http", "Key", "Power", "SlotLimits", "TaskRules", "Timeouts", "load"]
+__all__ = [
+    "Boot",
+    "Broker",
+    "Capture",
+    "Chunks",
+    "Config",
+    "Http",
+    "Key",
+    "Power",
+    "SlotLimits",
+    "TaskRules",
+    "Timeouts",
+    "load",
+]
 
 DEFAULT_PATH = Path("/etc/lithograph/lithograph.toml")
 PREFIX = "LITHO_"
@@ -292,17 +305,9 @@ def _refuse_misspelt(variable: str, known: Mapping[str, Key]) -> None:
 
 
 def _section(name: str) -> type[msgspec.Struct] | None:
-    sections: dict[str, type[msgspec.Struct]] = {
-        "http": Http,
-        "broker": Broker,
-        "slots": SlotLimits,
-        "timeouts": Timeouts,
-        "tasks": TaskRules,
-        "capture": Capture,
-        "boot": Boot,
-        "power": Power,
-    }
-    return sections.get(name)
+    """The struct of the section `name`, None for a key: sections are the fields whose default is a struct."""
+    found = {field.name: field.default for field in msgspec.structs.fields(Config)}.get(name)
+    return type(found) if isinstance(found, msgspec.Struct) else None
 
 
 def _key(shape: type[msgspec.Struct], field: msgspec.structs.FieldInfo, prefix: str) -> Key:

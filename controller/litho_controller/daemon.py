@@ -46,6 +46,7 @@ from litho_controller.power.command import CommandPower, NoPower, Power
 from litho_controller.store import Store
 from litho_controller.tasks import accounts, queue, recovery
 from litho_controller.tasks.booting import Booting, Policy
+from litho_controller.tasks.collecting import collect_now_and_then
 from litho_controller.tasks.core import Tasks
 from litho_controller.tasks.discovering import Discovering
 from litho_controller.tasks.hearing import Hearing
@@ -134,6 +135,7 @@ async def serve(config: Config, *, ready: Callable[[Tasks], None] | None = None)
             "inbox": inbox.run(Hearing(tasks)),
             "upkeep": upkeep.run(),
             "sweeper": upkeep.sweep_when_wanted(),
+            "collector": collect_now_and_then(tasks.library, every_s=config.chunks.gc_every_h * 3600),
             "turning": turning.run(),
             "watchdog": sdnotify.watchdog(),
         }

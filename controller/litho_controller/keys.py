@@ -96,11 +96,22 @@ class Capture(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     engine: Annotated[
         str,
         Meta(
-            description="What saves partitions where neither the task nor the node's command line says: `chunk`, `auto` (a stream by the "
-            "program that knows the file system), `partclone`, `partimage`, `partimage-ng`, `raw`. With `vcl_markers`, or packed "
-            "by gzip, `chunk` becomes `auto`."
+            description="What saves partitions where neither the task nor the node's command line says: `chunk`, `auto` (a "
+            "stream by the program that knows the file system), `partclone`, `partimage`, `partimage-ng`, `raw`. With "
+            "`vcl_markers`, or packed by gzip, `chunk` becomes `auto`."
         ),
     ] = "chunk"
+
+
+class Chunks(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[chunks]`: the care of what images in chunks share."""
+
+    gc_every_h: Annotated[
+        Annotated[float, Meta(ge=0, le=8760)],
+        Meta(
+            description="Hours between two collections of chunks that no image needs (`litho image gc`); 0: only by hand."
+        ),
+    ] = 24.0
 
 
 class Boot(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -184,6 +195,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     tasks: Annotated[TaskRules, Meta(description="How tasks are treated.")] = TaskRules()
     capture: Annotated[Capture, Meta(description="How images are made.")] = Capture()
+    chunks: Annotated[Chunks, Meta(description="The care of what images in chunks share.")] = Chunks()
     boot: Annotated[Boot, Meta(description="What nodes boot over the network.")] = Boot()
 
     power: Annotated[Power, Meta(description="How nodes are switched on and off.")] = Power()

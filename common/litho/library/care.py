@@ -55,12 +55,16 @@ def prune(library: Library, name: str, *, keep: int, used: Callable[[ImageRef], 
 
     Raises LibraryError.
     """
-    doomed = [ImageRef(name, version) for version in library.versions(name)[: -max(1, keep)]]
     gone: list[ImageRef] = []
-    for ref in doomed:
-        if not used(ref):
-            gone.extend(remove(library, ref))
+    for ref in doomed(library, name, keep=keep, used=used):
+        gone.extend(remove(library, ref))
     return gone
+
+
+def doomed(library: Library, name: str, *, keep: int, used: Callable[[ImageRef], bool]) -> list[ImageRef]:
+    """The versions that `prune` deletes: all but the newest `keep`, and none that is in use. Raises LibraryError."""
+    old = [ImageRef(name, version) for version in library.versions(name)[: -max(1, keep)]]
+    return [ref for ref in old if not used(ref)]
 
 
 def sweep(

@@ -20,7 +20,7 @@ from litho.errors import LithoError, NotFoundError, RefusedError, WireError
 from litho.messages import MAX_PAYLOAD, ClaimRequest, Problem, decode, encode
 from litho_controller import api
 from litho_controller.power.command import NoPower, Power
-from litho_controller.web import bundles, images, inventory, nodes, objects, tables, tasklog, tasks
+from litho_controller.web import bundles, care, images, inventory, nodes, objects, tables, tasklog, tasks
 from litho_controller.web import power as switching
 from litho_controller.web.boot import BootDoor
 from litho_controller.web.desk import DESK, MAX_BODY, Desk
@@ -44,7 +44,7 @@ def admin_app(desk: Desk, power: Power | None = None) -> web.Application:
     app = web.Application(client_max_size=MAX_BODY, middlewares=[telling])
     app[DESK] = desk
     app[switching.POWER] = power or NoPower()
-    for module in (nodes, tasks, tasklog, images, tables, objects, inventory, bundles, switching):
+    for module in (nodes, tasks, tasklog, images, care, tables, objects, inventory, bundles, switching):
         app.add_routes(module.routes)
     app.router.add_get("/v1/health", health)
     return app

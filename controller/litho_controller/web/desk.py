@@ -112,13 +112,13 @@ def flag(request: web.Request, name: str) -> bool:
     return text == "1"
 
 
-def number(request: web.Request, name: str, *, default: int, highest: int) -> int:
+def number(request: web.Request, name: str, *, default: int, highest: int, lowest: int = 1) -> int:
     """`?name=N`. Raises UsageError."""
     text = request.query.get(name, "")
     if not text:
         return default
-    if not re.fullmatch(r"[0-9]{1,9}", text, re.ASCII) or not 1 <= int(text) <= highest:
-        raise UsageError(f"{name} is a number from 1 to {highest}, not {text[:40]!r}", code="bad-request")
+    if not re.fullmatch(r"[0-9]{1,9}", text, re.ASCII) or not lowest <= int(text) <= highest:
+        raise UsageError(f"{name} is a number from {lowest} to {highest}, not {text[:40]!r}", code="bad-request")
     return int(text)
 
 

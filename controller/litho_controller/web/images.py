@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import threading
 
 from aiohttp import web
 
-from litho.errors import CancelledError, LithoError, RefusedError
+from litho.errors import LithoError, RefusedError
 from litho.library import ImageRef, Library, care, parse_ref, verify, whole
 from litho_controller import api
 from litho_controller.store import tasks as rows_of
 from litho_controller.tables import osimages
 from litho_controller.tasks import rules
 from litho_controller.web.desk import DESK, answer, flag
-from litho_controller.web.lines import follow
+from litho_controller.web.lines import Count, follow
 
 routes = web.RouteTableDef()
 
@@ -27,14 +26,15 @@ routes = web.RouteTableDef()
 @routes.get("/v1/images")
 async def show_images(request: web.Request) -> web.Response:
     """Every version of every image."""
-    return answer(await asyncio.to_thread(_listed, request.app[DESK].library))
+    return answer(await asyncio.to_thread(listed, request.app[DESK].library))
 
 
-def _listed(library: Library) -> api.ImageList:
+def listed(library: Library, only: str = "") -> api.ImageList:
+    """Every version of every image, or of the one named `only`. Raises LibraryError."""
     return api.ImageList(
         images=tuple(
             _view(library, ImageRef(name, version), current=version == _current(library, name))
-            for name in library.images()
+            for name in ([only] if only else library.images())
             for version in library.versions(name)
         )
     )
@@ -114,7 +114,7 @@ async def verify_image(request: web.Request) -> web.StreamResponse:
     ref = parse_ref(request.match_info["ref"])
     manifest = await asyncio.to_thread(library.manifest, ref)
     total = whole.total(manifest, deep=deep)
-    count = _Count()
+    count = Count()
     work = asyncio.create_task(
         asyncio.to_thread(whole.check, library, manifest, count, deep=deep), name=f"verify {ref}"
     )
@@ -131,16 +131,3 @@ async def verify_image(request: web.Request) -> web.StreamResponse:
 def _verified(problems: list[verify.Problem], total: int) -> api.VerifyLine:
     told = [api.VerifyProblem(problem.file, problem.sentence) for problem in problems]
     return api.VerifyLine(done=total, total=total, problems=told)
-
-
-class _Count:
-    """Bytes read so far, counted in a thread; ends the thread's work when it is told to stop."""
-
-    def __init__(self) -> None:
-        self.bytes = 0
-        self.stop = threading.Event()
-
-    def __call__(self, more: int) -> None:
-        if self.stop.is_set():
-            raise CancelledError("the check was broken off")
-        self.bytes += more

@@ -6,13 +6,14 @@ The work stops when its caller goes away: `stop` is called then, and the handler
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 from typing import TypeVar
 
 import msgspec
 from aiohttp import web
 
-from litho.errors import LithoError
+from litho.errors import CancelledError, LithoError
 
 LINE_EVERY_S = 0.5
 
@@ -49,3 +50,17 @@ async def follow(
 
 async def _line(response: web.StreamResponse, line: msgspec.Struct) -> None:
     await response.write(msgspec.json.encode(line) + b"\n")
+
+
+class Count:
+    """Bytes read so far, counted in a thread; ends the thread's work with CancelledError when it is told to stop."""
+
+    def __init__(self) -> None:
+        self.bytes = 0
+        self.stop = threading.Event()
+
+    def __call__(self, more: int) -> None:
+        """Count. Raises CancelledError."""
+        if self.stop.is_set():
+            raise CancelledError("the check was broken off")
+        self.bytes += more

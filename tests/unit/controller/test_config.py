@@ -89,7 +89,7 @@ def _at(values, name):
         ("[http]\nprot = 1", "unknown key http.prot: did you mean http.port?"),
         ("port = 3", "unknown key port: did you mean http.port?"),
         ("[htpt]\nport = 1", "unknown key htpt: did you mean http?"),
-        ("zzzzzz = 1", "unknown key zzzzzz: known here: boot, broker, capture, database"),
+        ("zzzzzz = 1", "unknown key zzzzzz: known here: boot, broker, capture, chunks"),
         ("http = 3", "http is a single value: it is a section: write [http]"),
         ('[http]\nport = "80"', "http.port is '80': allowed is a whole number from 0 to 65535"),
         ("[http]\nport = 70000", "http.port is 70000: allowed is a whole number from 0 to 65535"),
