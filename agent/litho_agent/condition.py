@@ -12,20 +12,27 @@ How each is told (measured with e2fsprogs 1.47, xfsprogs 6.1, ntfs-3g 2022.10, b
 * XFS: `xfs_logprint -t` says `state: <DIRTY>` or `<CLEAN>` in its first lines.
 * NTFS: `ntfs-3g.probe --readwrite` ends with 14 for a hibernated Windows (also fast start-up) and 15 for an unclean
   journal, and writes nothing; the flag 0x0001 that `ntfsinfo -m` shows asks for a check.
-* BitLocker and LUKS: blkid's type."""
+* FAT, exFAT, F2FS: the marks in their own sectors, see `dirtybits`. fsck.fat and fsck.exfat settle the first two; an F2FS
+  rolls forward when it is mounted.
+* BitLocker and LUKS, and swap in which a hibernated Linux lies (`swsuspend`): blkid's type.
+* A physical volume of LVM: see `volumes`."""
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
 from litho import process
-from litho.errors import RefusedError
+from litho.errors import DiskError, RefusedError
 from litho.job import OnDirty
 from litho.process import Argv
+from litho_agent import dirtybits
+from litho_agent.dirtybits import Mark, ReadAt
 from litho_agent.disks.hold import Hold
 from litho_agent.filesystems import first_words
 from litho_agent.mounting import mounted
@@ -34,6 +41,13 @@ State = Literal["clean", "dirty", "errors", "hibernated", "encrypted", "incomple
 Way = Literal["as-is", "repair", "raw"]
 
 _EXT = frozenset({"ext2", "ext3", "ext4"})
+_MARKS: dict[str, Callable[[ReadAt], Mark]] = {
+    "vfat": dirtybits.fat,
+    "exfat": dirtybits.exfat,
+    "f2fs": dirtybits.f2fs,
+}
+_ARTICLES = {"vfat": "a FAT", "exfat": "an exFAT", "f2fs": "an F2FS"}
+_SHUT_DOWN = "shut its system down cleanly, or say litho.on-dirty=repair or raw"
 _ENCRYPTED = {"crypto_LUKS": "LUKS", "BitLocker": "BitLocker"}
 _NTFS_HIBERNATED = 14
 _NTFS_UNCLEAN = 15
@@ -56,7 +70,7 @@ CLEAN = Condition()
 def inspect(device: Path, fs: str) -> Condition:
     """The state of the file system `fs` (as blkid names it) on `device`; clean where nothing is known against it.
 
-    Only reads. Raises EngineError when a program that is there cannot be run.
+    Only reads. Raises EngineError when a program that is there cannot be run, DiskError when the device cannot be read.
     """
     if fs in _ENCRYPTED:
         return Condition(
@@ -64,6 +78,14 @@ def inspect(device: Path, fs: str) -> Condition:
             f"is encrypted with {_ENCRYPTED[fs]}",
             way_out="say litho.on-dirty=raw to copy every block, or decrypt it first",
         )
+    if fs == "swsuspend":
+        return Condition(
+            "hibernated",
+            "is swap in which a hibernated Linux lies, whose file systems are not settled",
+            way_out="start that Linux and shut it down, or say litho.on-dirty=raw",
+        )
+    if fs in _MARKS:
+        return judge_mark(fs, _marked(device, fs))
     if fs in _EXT:
         return parse_dumpe2fs(process.run(["dumpe2fs", "-h", device], ok=range(256), timeout_s=60).out)
     if fs == "xfs" and process.which("xfs_logprint"):
@@ -72,6 +94,32 @@ def inspect(device: Path, fs: str) -> Condition:
         code = process.run(["ntfs-3g.probe", "--readwrite", device], ok=range(256), timeout_s=60).code
         info = first_words(["ntfsinfo", "-m", "-f", device], limit=8192).decode(errors="replace")
         return judge_ntfs(code, info)
+    return CLEAN
+
+
+def _marked(device: Path, fs: str) -> Mark:
+    try:
+        fd = os.open(device, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return _MARKS[fs](lambda offset, length: os.pread(fd, length, offset))
+        finally:
+            os.close(fd)
+    except OSError as exc:
+        raise DiskError(f"{device} cannot be read: {exc.strerror}", code="unreadable") from exc
+
+
+def judge_mark(fs: str, mark: Mark) -> Condition:
+    """The condition from the mark that a file system carries (`dirtybits`). Pure."""
+    if mark == "dirty":
+        what = "waits to be rolled forward" if fs == "f2fs" else "is marked as not cleanly unmounted"
+        return Condition("dirty", f"holds {_ARTICLES[fs]} that {what}", repairable=True, way_out=_SHUT_DOWN)
+    if mark == "unreadable" and fs == "f2fs":
+        return Condition(
+            "errors",
+            "holds an F2FS neither of whose checkpoints is whole",
+            way_out="look at it with `fsck.f2fs`, or say litho.on-dirty=raw",
+        )
+    # What is odd about a FAT that blkid knows is the engine's to tell.
     return CLEAN
 
 
@@ -91,14 +139,14 @@ def parse_dumpe2fs(text: str) -> Condition:
             "dirty",
             "has a journal that waits to be replayed",
             repairable=True,
-            way_out="shut its system down cleanly, or say litho.on-dirty=repair or raw",
+            way_out=_SHUT_DOWN,
         )
     if state and state != "clean":
         return Condition(
             "dirty",
             f"was not cleanly unmounted ({state})",
             repairable=True,
-            way_out="shut its system down cleanly, or say litho.on-dirty=repair or raw",
+            way_out=_SHUT_DOWN,
         )
     return CLEAN
 
@@ -110,7 +158,7 @@ def parse_logprint(text: str) -> Condition:
             "dirty",
             "has an XFS log that waits to be replayed",
             repairable=True,
-            way_out="shut its system down cleanly, or say litho.on-dirty=repair or raw",
+            way_out=_SHUT_DOWN,
         )
     return CLEAN
 
@@ -163,9 +211,12 @@ def repair(hold: Hold, device: Path, fs: str) -> Condition:
         "ext3": (["e2fsck", "-f", "-p", device], (0, 1)),
         "ext4": (["e2fsck", "-f", "-p", device], (0, 1)),
         "ntfs": (["ntfsfix", "--clear-dirty", device], (0,)),
+        # 1: it found something and corrected it.
+        "vfat": (["fsck.fat", "-a", device], (0, 1)),
+        "exfat": (["fsck.exfat", "-p", device], (0, 1)),
     }
     with hold.lend(device):
-        if fs == "xfs":
+        if fs in ("xfs", "f2fs"):
             _replay(device, fs)
         elif fs in commands:
             argv, ok = commands[fs]
@@ -179,6 +230,6 @@ def repair(hold: Hold, device: Path, fs: str) -> Condition:
 
 
 def _replay(device: Path, fs: str) -> None:
-    """Mounting and unmounting is how XFS replays its log."""
+    """Mounting and unmounting is how XFS replays its log, and F2FS rolls forward."""
     with mounted(device, fs, read_only=False):
         pass
