@@ -12,12 +12,11 @@ import pytest
 from litho.errors import DiskError, EngineError, IntegrityError, LithoError, RefusedError
 from litho.job import Compression, EngineName
 from litho.library.manifest import FileRef
-from litho.process import Argv
 from litho_agent.engines import Source, choose_for, named, used_bytes, used_extents
-from litho_agent.engines.partimage_ng import PartimageNg
 from support import filesystems
 from support.filesystems import MIB
 from support.loop import loop_disk, needs_root, sh
+from support.partimage_ng import StandInPartimageNg
 from support.transfers import Stored, save
 
 pytestmark = needs_root
@@ -311,18 +310,6 @@ def test_partimage_itself_reads_our_gzip_members_from_a_file(ext3: Path, target:
 
 
 # ---------------------------------------------------------------- partimage-ng, by its stand-in
-
-
-class StandInPartimageNg(PartimageNg):
-    """The real rules and command lines, with the stand-in program in the place of the one that is not to be had."""
-
-    PROGRAM = Path(__file__).parent.parent / "support" / "bin" / "stand-in-for-partimage-ng"
-
-    def save(self, source: Source) -> Argv:
-        return (self.PROGRAM, *super().save(source)[1:])
-
-    def restore(self, device: Path, fs: str) -> Argv:
-        return (self.PROGRAM, *super().restore(device, fs)[1:])
 
 
 def test_partimage_ng_s_command_lines_save_and_restore_through_the_stand_in(
