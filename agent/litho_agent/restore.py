@@ -9,7 +9,7 @@ Three parts, and the order is the point of it:
    partition is filled.
 3. **Settle.** Each partition is looked at for what it must be now, and its file system's own checker must find nothing;
    only then the table is made bootable and the boot code is written, last of all. A disk that is half printed does not
-   pretend to boot.
+   pretend to boot. UEFI firmware is told of a loader that it would not find (`bootentry`).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from litho.job import Job
 from litho.library import FileRef, Library, Manifest, Part, files, names, verify
 from litho.library.names import ImageRef
 from litho.messages import Planned, Started, Succeeded, clip
-from litho_agent import hostfacts, pipeline
+from litho_agent import bootentry, hostfacts, pipeline
 from litho_agent.chunk.printer import ChunkPrinter
 from litho_agent.disks import Disk, Hold, choose, facts, held, inventory
 from litho_agent.engines import tail
@@ -91,6 +91,7 @@ def restore(order: WorkOrder, teller: Teller) -> Succeeded:
             notes += settled(hold, devices.of(part), part, job, teller)
         check_cancelled(teller)
         write_head(hold, head, fitted.table)
+        notes += bootentry.entered(hold.path, fitted.table)
     return Succeeded(
         image=manifest.image,
         version=manifest.version,
