@@ -1,5 +1,7 @@
 """Several nodes at once from one image: two move bytes at a time, as there are two slots, and the third waits."""
 
+import pytest
+
 from .conftest import CACHE, Lab
 from .lab import disks, tiny
 from .lab.follow import ENDED, following
@@ -10,6 +12,7 @@ HOLDS = ("armed", "claimed", "planned", "running")
 BUSES = {1: "virtio", 2: "sata", 3: "nvme"}
 
 
+@pytest.mark.scenario("4 three nodes from one image, two slots")
 def test_nodes_are_restored_side_by_side_and_no_more_than_there_are_slots(lab: Lab):
     tiny.give(CACHE, lab.controller.library)
     lab.controller.kill()

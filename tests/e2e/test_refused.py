@@ -4,6 +4,8 @@ import hashlib
 import os
 from pathlib import Path
 
+import pytest
+
 from .conftest import CACHE, Lab
 from .lab import tiny
 from .lab.follow import following
@@ -28,6 +30,7 @@ def digest(file: Path) -> str:
         return hashlib.file_digest(raw, "sha256").hexdigest()
 
 
+@pytest.mark.scenario("5 stick first, twin disks, target too small: refused, bytes untouched")
 def test_nothing_is_written_when_it_is_not_sure_what_may_be_overwritten(lab: Lab):
     """Three nodes, each with a USB stick that comes first: it is sda, the first in the order in which disks are looked at.
 

@@ -39,8 +39,9 @@ class Disk(msgspec.Struct, frozen=True, kw_only=True):
     file: Path
     bus: str = "virtio"
     serial: str = ""
-    mib_s: int = 0
-    """MiB a second that it reads or writes at most, for tests that need time in the middle; 0 for as fast as it goes."""
+    read_mib_s: int = 0
+    """MiB a second that it reads at most, for tests that need time in the middle; 0 for as fast as it goes."""
+    write_mib_s: int = 0
 
     def arguments(self, number: int) -> list[str]:
         """QEMU's words for it; `number` is its place, also in the firmware's order after the network."""
@@ -49,8 +50,9 @@ class Disk(msgspec.Struct, frozen=True, kw_only=True):
         device = BUSES[self.bus].format(id=name, n=number) + f",bootindex={number + 2}"
         serial = self.serial or (f"lab-{self.file.stem}-{number}"[:20])
         drive = f"file={self.file},format={kind},id={name},if=none,cache=unsafe,discard=unmap,detect-zeroes=unmap"
-        if self.mib_s:
-            drive += f",throttling.bps-total={self.mib_s * 1024 * 1024}"
+        for word, limit in (("read", self.read_mib_s), ("write", self.write_mib_s)):
+            if limit:
+                drive += f",throttling.bps-{word}={limit * 1024 * 1024}"
         return ["-drive", drive, "-device", f"{device},serial={serial}"]
 
 
@@ -120,6 +122,8 @@ class Machine:
             code = "/usr/share/OVMF/OVMF_CODE_4M.fd"
             argv += ["-drive", f"if=pflash,unit=0,format=raw,readonly=on,file={code}"]
             argv += ["-drive", f"if=pflash,unit=1,format=raw,file={variables}"]
+            # Half a minute for each address that never comes.
+            argv += ["-fw_cfg", "name=opt/org.tianocore/IPv6PXESupport,string=no"]
         self._from, self._seen = self.serial.stat().st_size if self.serial.exists() else 0, 0
         self._child = self._world.start(f"qemu-{self.name}", *argv)
         self.on_at = time.monotonic()
