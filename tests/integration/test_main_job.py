@@ -15,7 +15,6 @@ from support.loop import needs_root, part, sh
 from support.site import (
     PLAIN_MIB,
     TINY,
-    Bench,
     digest,
     go_on,
     mbr_disk,
@@ -31,31 +30,8 @@ pytestmark = [needs_root, pytest.mark.root]
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory):
-    made = Bench(tmp_path_factory.mktemp("site") / "s")
-    made.prepare()
-    try:
-        made.start()
-        made.define("n01-n20")
-        yield made
-    finally:
-        made.remove()
-
-
-@pytest.fixture(scope="module")
-def disks(tmp_path_factory):
-    return tmp_path_factory.mktemp("disks")
-
-
-@pytest.fixture(scope="module")
 def mbr(disks):
     with source(mbr_disk(disks)) as disk:
-        yield disk
-
-
-@pytest.fixture(scope="module")
-def plain(disks):
-    with source(plain_disk(disks)) as disk:
         yield disk
 
 

@@ -17,16 +17,10 @@ from litho.messages import Planned, Started, Stopped, Succeeded
 from litho_agent import mover
 from litho_agent.mover import Tick, WorkOrder
 from support.loop import needs_root
-from support.site import below, digest, plain_disk, pretends_to_boot, source, target
+from support.site import below, digest, pretends_to_boot, target
 
 pytestmark = [needs_root, pytest.mark.root]
 WITHIN_S = 2.0
-
-
-@pytest.fixture(scope="module")
-def plain(tmp_path_factory):
-    with source(plain_disk(tmp_path_factory.mktemp("disks"))) as disk:
-        yield disk
 
 
 @pytest.fixture

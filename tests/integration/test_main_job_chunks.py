@@ -19,7 +19,6 @@ from support.site import (
     MIB,
     PLAIN_MIB,
     TINY,
-    Bench,
     below,
     digest,
     mbr_disk,
@@ -31,29 +30,6 @@ from support.site import (
 )
 
 pytestmark = [needs_root, pytest.mark.root]
-
-
-@pytest.fixture(scope="module")
-def bench(tmp_path_factory):
-    made = Bench(tmp_path_factory.mktemp("site") / "s")
-    made.prepare()
-    try:
-        made.start()
-        made.define("n01-n20")
-        yield made
-    finally:
-        made.remove()
-
-
-@pytest.fixture(scope="module")
-def disks(tmp_path_factory):
-    return tmp_path_factory.mktemp("disks")
-
-
-@pytest.fixture(scope="module")
-def plain(disks):
-    with source(plain_disk(disks)) as disk:
-        yield disk
 
 
 def packs(bench):

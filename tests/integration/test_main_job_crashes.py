@@ -18,9 +18,7 @@ from support.site import (
     descendants,
     digest,
     go_on,
-    plain_disk,
     pretends_to_boot,
-    source,
     stopped,
     target,
     until,
@@ -52,18 +50,6 @@ def patient(tmp_path_factory):
     """A site whose lease is longer than an agent takes to find its broker again: here nothing may be lost, not for a moment."""
     with site(tmp_path_factory.mktemp("patient"), lease_s=60.0) as made:
         yield made
-
-
-@pytest.fixture(scope="module")
-def plain(tmp_path_factory):
-    with source(plain_disk(tmp_path_factory.mktemp("disks"))) as disk:
-        yield disk
-
-
-@pytest.fixture(scope="module")
-def golden(bench, plain):
-    bench.captured("n01", "golden", plain)
-    return "golden"
 
 
 def killed(agent):

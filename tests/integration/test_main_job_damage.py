@@ -10,33 +10,9 @@ import subprocess
 import pytest
 
 from support.loop import needs_root, sh
-from support.site import Bench, digest, go_on, plain_disk, pretends_to_boot, source, stopped, target
+from support.site import digest, go_on, pretends_to_boot, stopped, target
 
 pytestmark = [needs_root, pytest.mark.root]
-
-
-@pytest.fixture(scope="module")
-def bench(tmp_path_factory):
-    made = Bench(tmp_path_factory.mktemp("site") / "s")
-    made.prepare()
-    try:
-        made.start()
-        made.define("n01-n20")
-        yield made
-    finally:
-        made.remove()
-
-
-@pytest.fixture(scope="module")
-def plain(tmp_path_factory):
-    with source(plain_disk(tmp_path_factory.mktemp("disks"))) as disk:
-        yield disk
-
-
-@pytest.fixture(scope="module")
-def golden(bench, plain):
-    bench.captured("n01", "golden", plain)
-    return "golden"
 
 
 def one(bench, pattern):

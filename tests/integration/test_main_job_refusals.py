@@ -7,34 +7,10 @@ One site serves all tests here; each has nodes and images of its own.
 import pytest
 
 from support.loop import loop_disk, needs_root, sh
-from support.site import PLAIN_MIB, Bench, digest, plain_disk, source, target
+from support.site import PLAIN_MIB, digest, target
 
 pytestmark = [needs_root, pytest.mark.root]
 MIB = 1024**2
-
-
-@pytest.fixture(scope="module")
-def bench(tmp_path_factory):
-    made = Bench(tmp_path_factory.mktemp("site") / "s")
-    made.prepare()
-    try:
-        made.start()
-        made.define("n01-n20")
-        yield made
-    finally:
-        made.remove()
-
-
-@pytest.fixture(scope="module")
-def plain(tmp_path_factory):
-    with source(plain_disk(tmp_path_factory.mktemp("disks"))) as disk:
-        yield disk
-
-
-@pytest.fixture(scope="module")
-def golden(bench, plain):
-    bench.captured("n01", "golden", plain)
-    return "golden"
 
 
 def failed(bench, node, state, image, disk, **job):
