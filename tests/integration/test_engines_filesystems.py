@@ -9,38 +9,11 @@ from litho.errors import RefusedError
 from litho.job import EngineName
 from litho_agent.engines import Extent, Source, choose_for, program_version, tail, used_bytes, used_extents
 from support import filesystems
-from support.filesystems import MIB
+from support.filesystems import CASES, MIB
 from support.loop import loop_disk, needs_root, sh
 from support.transfers import save
 
 pytestmark = needs_root
-
-CASES: list[tuple[str, EngineName, str, int]] = [
-    ("ext2", "", "partclone", 48),
-    ("ext3", "", "partclone", 48),
-    ("ext3-1k", "", "partclone", 48),
-    ("ext4", "", "partclone", 48),
-    ("xfs", "", "partclone", 320),
-    ("xfs-v4", "", "partclone", 320),
-    ("btrfs", "", "partclone", 128),
-    ("fat12", "", "partclone", 14),
-    ("fat16", "", "partclone", 48),
-    ("fat32", "", "partclone", 64),
-    ("ntfs", "", "partclone", 48),
-    ("exfat", "", "partclone", 48),
-    ("f2fs", "", "partclone", 128),
-    ("ext2", "partimage", "partimage", 48),
-    ("ext3", "partimage", "partimage", 48),
-    ("ext3-1k", "partimage", "partimage", 48),
-    ("xfs-v4", "partimage", "partimage", 320),
-    ("fat16", "partimage", "partimage", 48),
-    ("fat32", "partimage", "partimage", 64),
-    ("ntfs", "partimage", "partimage", 48),
-    ("reiserfs", "", "partimage", 48),
-    ("jfs", "", "raw", 48),
-    ("ext4", "raw", "raw", 48),
-    ("swap", "raw", "raw", 16),
-]
 
 
 def same(first: Path, second: Path, extents: tuple[Extent, ...]) -> bool:

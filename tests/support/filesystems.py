@@ -4,6 +4,7 @@ import hashlib
 import subprocess
 from pathlib import Path
 
+from litho.job import EngineName
 from support.loop import sh
 
 MIB = 1024 * 1024
@@ -42,6 +43,34 @@ CHECK = {
     "jfs": ("fsck.jfs", "-n", "-f"),
 }
 """What checks each without writing, by blkid's name."""
+
+CASES: list[tuple[str, EngineName, str, int]] = [
+    ("ext2", "", "partclone", 48),
+    ("ext3", "", "partclone", 48),
+    ("ext3-1k", "", "partclone", 48),
+    ("ext4", "", "partclone", 48),
+    ("xfs", "", "partclone", 320),
+    ("xfs-v4", "", "partclone", 320),
+    ("btrfs", "", "partclone", 128),
+    ("fat12", "", "partclone", 14),
+    ("fat16", "", "partclone", 48),
+    ("fat32", "", "partclone", 64),
+    ("ntfs", "", "partclone", 48),
+    ("exfat", "", "partclone", 48),
+    ("f2fs", "", "partclone", 128),
+    ("ext2", "partimage", "partimage", 48),
+    ("ext3", "partimage", "partimage", 48),
+    ("ext3-1k", "partimage", "partimage", 48),
+    ("xfs-v4", "partimage", "partimage", 320),
+    ("fat16", "partimage", "partimage", 48),
+    ("fat32", "partimage", "partimage", 64),
+    ("ntfs", "partimage", "partimage", 48),
+    ("reiserfs", "", "partimage", 48),
+    ("jfs", "", "raw", 48),
+    ("ext4", "raw", "raw", 48),
+    ("swap", "raw", "raw", 16),
+]
+"""What is proven: the variant, the engine that is asked for, the one that has to be taken, MiB. See docs/reference/engines.md."""
 
 
 def blkid_name(variant: str) -> str:
