@@ -6,6 +6,7 @@ Every case ends in one of two states: as it was before, or the whole image with 
 import asyncio
 import contextlib
 import errno
+import functools
 import os
 import re
 import shutil
@@ -17,13 +18,15 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from litho.errors import LithoError
-from litho.library import ImageRef
+from litho.library import ImageRef, Library
+from litho.library.chunks import ChunkStore, gc
+from litho.library.chunks.scrub import check_image
 from litho.library.verify import check_streams
 from litho_controller.bundle.faults import telling
 from litho_controller.bundle.importing import Importer
 from litho_controller.bundle.requests import ImportRequest
 from litho_controller.store import Store
-from support import images
+from support import chunked, images
 from support.bundles import INSTALL, NETBOOT, BundleSite, cpio_of, manifest, tarball
 
 CHANGES = (
@@ -92,8 +95,6 @@ def import_in(root: Path, bundle: Path, **options: object) -> None:
     async def work() -> None:
         store = await Store.open(f"sqlite+aiosqlite:///{root / 'state/db'}")
         try:
-            from litho.library import Library
-
             importer = Importer(store, Library.open(root / "library"), root / "state")
             await importer.run(ImportRequest(tarball=str(bundle), **options))  # type: ignore[arg-type]
         finally:
@@ -225,13 +226,45 @@ def test_a_captured_disk_dies_at_any_step_and_the_library_is_whole(ground: Groun
     ground.prepare()
 
     def whole(root: Path) -> None:
-        from litho.library import Library
-
         library = Library.open(root / "library")
         assert check_streams(library, library.manifest(ImageRef("golden"))) == []
 
     steps, seen = kill_everywhere(ground, bundle, whole)
     assert steps > 50 and seen == {"before", "after"}
+
+
+def test_an_image_of_chunks_dies_at_any_step_and_what_it_stored_is_collected(ground: Ground, tmp_path: Path) -> None:
+    bundle, disk = tmp_path / "golden.tar", tmp_path / "disk"
+    disk.write_bytes(chunked.contents(1, chunked.MB))
+
+    async def make() -> None:
+        async with BundleSite.open(tmp_path / "source") as site:
+            chunked.capture(site.library, "golden", disk)
+            await site.define("golden", {"profile": "golden", "provmethod": "install"}, {})
+            await site.export("golden", bundle)
+
+    asyncio.run(make())
+    ground.prepare()
+    step, seen, root = 0, set(), ground.fresh()
+    while images.dies_at(step, functools.partial(import_in, root, bundle)):
+        state, left = ground.look(root, recover=True)
+        left = [name for name in left if not name.startswith("library/.chunks/")]
+        library = Library.open(root / "library")
+        there = library.versions("golden")
+        seen.add(bool(there))
+        if there:
+            assert check_image(library, library.manifest(ImageRef("golden"))) == [], step
+            assert state["table osimage"] and left == [], step
+        else:
+            assert state["table osimage"] == [] and all(map(is_room, left)), step
+            for _ in range(3):
+                gc.collect(ChunkStore(library), grace_s=0)
+            assert not ChunkStore(library).listing().pack, step
+            if step % 4 == 0:
+                import_in(root, bundle)
+                assert check_image(library, library.manifest(ImageRef("golden"))) == [], step
+        step, root = step + 1, ground.fresh()
+    assert step > 60 and seen == {False, True}
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])

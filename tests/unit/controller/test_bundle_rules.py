@@ -1,13 +1,16 @@
 """The pure rules: sums, rows, xCAT's manifest, the site's keys, and what goes where."""
 
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 
 from litho import process
 from litho.errors import ConfigError, IntegrityError, LithoError, NotFoundError, RefusedError, UsageError
+from litho.library.manifest import FileRef, Manifest, Part
+from litho.messages import DiskFacts
+from litho_controller.bundle import captured, model, plan, rows, site, sums, tarwrite, xcat
 from litho_controller.bundle import manifest as cfg
-from litho_controller.bundle import model, plan, rows, site, sums, tarwrite, xcat
 from litho_controller.bundle.manifest import Extra
 from litho_controller.bundle.rows import Rows
 from litho_controller.bundle.site import Site
@@ -157,6 +160,34 @@ def test_a_sites_keys_have_defaults_and_are_checked() -> None:
     for keys in ({"installdir": "/"}, {"installdir": "install"}, {"bundleroots": "/a,.."}, {"bundlesigned": "maybe"}):
         with pytest.raises(ConfigError):
             site.parse(keys)
+
+
+# ---------------------------------------------------------------- captured disks
+
+
+def test_every_file_of_a_captured_disk_gets_the_name_that_it_has_elsewhere() -> None:
+    def ref(suffix: str) -> FileRef:
+        return FileRef(file=f"golden.v7-{suffix}", bytes=1, sha256="0" * 64)
+
+    made = Manifest(
+        image="golden",
+        version=7,
+        created="2026-11-22T16:00:00Z",
+        software="test",
+        disk=DiskFacts(path="/dev/sda", size=1 << 30),
+        disk_name="sda",
+        table="dos",
+        table_dump=ref("sda.sfdisk"),
+        head=ref("sda.head"),
+        log=ref("sda.log"),
+        parts=(Part(number=1, kind="stream", start=0, size=1, data=ref("sda1.partclone.zst")),),
+    )
+    # A field for a file that is added one day must be in here, and in `renamed`.
+    assert {name for name, kind in get_type_hints(Manifest).items() if kind == FileRef | None} == {
+        *("table_dump", "head", "log"),
+    }
+    names = [one.file for one in captured.renamed(made, "silver", 1).files()]
+    assert names == ["silver.v1-sda.sfdisk", "silver.v1-sda.head", "silver.v1-sda.log", "silver.v1-sda1.partclone.zst"]
 
 
 # ---------------------------------------------------------------- what goes where
