@@ -7,7 +7,8 @@ kernel's table must also say that it is what is mounted there, and by NFS: a mar
 Whether there is room for what a capture will write is looked at when that is known (`capture.check_room`).
 
 Mount options: `softerr` with 20 s and three repetitions, so a server that is away for a minute or two costs only that time, and
-one that never comes back ends the job with a reason after about 200 s instead of hanging it for ever. A write
+one that never comes back ends the job with a reason after about 200 s instead of hanging it for ever. One that is away when
+it is to be mounted is waited for, too (`PATIENCE_S`); one that says no is not. A write
 that failed so is an error of the write or of the fsync before publishing; nothing half-written is ever published.
 `nolock`: the library needs no locks, and the root image runs no lock daemon. A restore mounts read-only.
 """
@@ -16,7 +17,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import re
+import time
 import urllib.parse
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -27,13 +30,18 @@ from litho import process
 from litho.errors import EngineError, LibraryError, LithoError, MissingProgramError, UsageError
 from litho.library import Library
 
+log = logging.getLogger("litho_agent.mount")
+
 TARGET = Path("/run/lithograph/library")
 MOUNTS = Path("/proc/self/mounts")
 MOUNT_S = 60.0
 """Seconds that one try to mount may take."""
 ROUNDS = 3
 """How often each NFS version is tried: the network of a node that has just booted may need a moment."""
+PATIENCE_S = 150.0
+"""Seconds for which it is tried while nobody answers on the server at all: it may be starting anew."""
 _PAUSE_S = 3.0
+_NOBODY = ("connection refused", "timed out", "no route to host", "unreachable", "host is down", "did not end within")
 _OPTIONS = "softerr,timeo=200,retrans=3,proto=tcp,nolock,noatime,nosuid,nodev,noexec,retry=0"
 
 _SERVER = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,252})|\[[0-9A-Fa-f:.]{2,45}\]", re.ASCII)
@@ -133,10 +141,10 @@ async def _mount(export: Export, target: Path, *, read_only: bool) -> None:
     # What an agent that was killed left mounted would hide under, or be, another library.
     for _ in range(mounts(target)):
         await _run(["umount", "-l", target])
-    said: list[str] = []
-    for attempt in range(ROUNDS):
-        if attempt:
-            await asyncio.sleep(_PAUSE_S)
+    began = time.monotonic()
+    rounds = 0
+    while True:
+        said: list[str] = []
         for version in (4, 3):
             try:
                 await _run(argv(export, version, target, read_only=read_only))
@@ -144,7 +152,21 @@ async def _mount(export: Export, target: Path, *, read_only: bool) -> None:
                 said.append(f"NFS {version}: {exc.message}")
             else:
                 return
-    raise mount_failed(export, said[-2:])
+        rounds += 1
+        patience = PATIENCE_S if away(said[0]) else 0.0
+        if rounds >= ROUNDS and time.monotonic() - began >= patience:
+            raise mount_failed(export, said)
+        if rounds == ROUNDS:
+            log.warning("nobody answers at %s (%s); trying for %.0f s", export, said[0], patience)
+        await asyncio.sleep(_PAUSE_S)
+
+
+def away(said: str) -> bool:
+    """True when what NFS 4's mount said means that no server is there, and not that this one says no. Pure.
+
+    Of NFS 3 alone it would say little: without a port mapper a server that is well refuses the connection, too.
+    """
+    return any(words in said.lower() for words in _NOBODY)
 
 
 def _make(target: Path) -> None:

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from litho.errors import LibraryError, MissingProgramError, UsageError
+from litho.errors import EngineError, LibraryError, MissingProgramError, UsageError
 from litho.library import Library
 from litho.library.files import library_error
 from litho_agent import mount
@@ -102,6 +102,7 @@ async def test_a_mount_that_fails_tells_what_both_versions_said(tmp_path, monkey
         mount.process, "which", lambda name: f"/usr/bin/{name}" if name == "mount.nfs" else _which(name)
     )
     monkeypatch.setattr(mount, "_PAUSE_S", 0.0)
+    monkeypatch.setattr(mount, "PATIENCE_S", 0.0)
     with pytest.raises(LibraryError) as caught:
         async with mount.library("nfs://127.0.0.1:1/images", read_only=True, target=tmp_path / "mnt"):
             pass
@@ -112,6 +113,52 @@ async def test_a_mount_that_fails_tells_what_both_versions_said(tmp_path, monkey
 
 
 _which = mount.process.which
+
+
+@pytest.mark.parametrize(
+    ("said", "is_away"),
+    [
+        ("NFS 4: mount ended with exit code 32 (mount.nfs: Connection refused)", True),
+        ("NFS 4: mount ended with exit code 32 (mount.nfs: Connection timed out)", True),
+        ("NFS 4: mount ended with exit code 32 (mount.nfs: No route to host)", True),
+        ("NFS 4: mount did not end within 60 s", True),
+        ("NFS 4: mount ended with exit code 32 (mount.nfs: access denied by server while mounting mgmt:/images)", False),
+        ("NFS 4: mount ended with exit code 32 (mount.nfs: mounting mgmt:/images failed: No such file)", False),
+        ("NFS 4: mount ended with exit code 32 (mount.nfs: Protocol not supported)", False),
+    ],
+)  # fmt: skip
+def test_a_server_that_is_not_there_is_told_from_one_that_says_no(said: str, is_away: bool):
+    assert mount.away(said) is is_away
+
+
+async def test_a_server_that_comes_back_within_the_time_is_mounted(tmp_path, monkeypatch):
+    tries = []
+
+    async def run(words):
+        tries.append(words[4])
+        if len(tries) < 15:
+            raise EngineError("mount ended with exit code 32 (mount.nfs: Connection refused)")
+
+    monkeypatch.setattr(mount, "_run", run)
+    monkeypatch.setattr(mount, "_PAUSE_S", 0.0)
+    monkeypatch.setattr(mount.process, "which", lambda name: name)
+    await mount._mount(Export("mgmt", "/images"), tmp_path / "mnt", read_only=True)
+    assert len(tries) == 15
+
+
+async def test_a_server_that_says_no_is_asked_three_times(tmp_path, monkeypatch):
+    tries = []
+
+    async def run(words):
+        tries.append(words)
+        raise EngineError("mount ended with exit code 32 (mount.nfs: access denied by server)")
+
+    monkeypatch.setattr(mount, "_run", run)
+    monkeypatch.setattr(mount, "_PAUSE_S", 0.0)
+    monkeypatch.setattr(mount.process, "which", lambda name: name)
+    with pytest.raises(LibraryError, match="access denied by server"):
+        await mount._mount(Export("mgmt", "/images"), tmp_path / "mnt", read_only=True)
+    assert len(tries) == 2 * mount.ROUNDS
 
 
 TARGET = Path("/run/lithograph/library")
