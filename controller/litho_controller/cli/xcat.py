@@ -122,8 +122,9 @@ def nodeset(ctx: click.Context, /, range_: str, state: str, watch: bool, as_json
     """Set nodes to capture an image, to be restored from one, or to boot.
 
     STATE is one of: image[=NAME] (capture the node's disk), install[=NAME[:VERSION]] (print an image onto it),
-    osimage=NAME[:VERSION] (the same, or what the osimage of that name says), boot (its own disk), offline (nothing), stat
-    (only say what it is set to). Without NAME, image and install take it from nodetype.profile, where nodetype.os is image.
+    osimage=NAME[:VERSION] (the same, or what the osimage of that name says: one for netboot, statelite or an installer is what
+    the node boots from then on), boot (its own disk), offline (nothing), stat (only say what it is set to). Without NAME,
+    image and install take it from nodetype.profile, where nodetype.os is image.
     A node that is told to capture or restore does so at its next network boot.
 
     \b
