@@ -75,6 +75,10 @@ _TOLD = {
 }
 
 
+_CLAIMED = frozenset({"f2fs"})
+"""File systems whose engine wants the device for itself, also to read."""
+
+
 def survey(hold: Hold, layout: Layout, job: Job, windows: Windows) -> tuple[Piece, ...]:
     """Look at every partition of the held disk, in order of their numbers; after each physical volume of LVM what lies in it,
     through `windows`.
@@ -108,8 +112,20 @@ def survey(hold: Hold, layout: Layout, job: Job, windows: Windows) -> tuple[Piec
             pieces.append(_frame(place, found, volume))
             pieces += _inside(hold, place, volume, job, windows, first=volumes.FIRST + len(pieces))
         else:
-            pieces.append(_piece(hold, place, found, job))
+            pieces.append(_piece(hold, _seen(place, found, windows), found, job))
     return tuple(pieces)
+
+
+def _seen(place: _Place, found: Probe, windows: Windows) -> _Place:
+    """The place through a device on which its engine's program works.
+
+    Trap: partclone.f2fs, map and save, opens its source exclusively to see whether it is mounted, which the hold on the disk
+    forbids (`f2fs_dev_is_umounted`, measured with partclone 0.3.23). A loop device over the partition is not held.
+    """
+    if found.type not in _CLAIMED:
+        return place
+    name = place.name or place.device.name
+    return msgspec.structs.replace(place, device=windows.over(place.device, 0, place.size), name=name)
 
 
 class _Place(msgspec.Struct, frozen=True, kw_only=True):
