@@ -31,8 +31,7 @@ def test_a_file_server_that_comes_back_costs_only_time(lab: Lab):
         for node in nodes:
             node.power_on()
         for away_s in (30, 60):
-            for name in BOTH:
-                follow.moving(name, 15, 240)
+            in_the_middle(follow)
             lab.nfs.stop()
             time.sleep(away_s)
             halted = {name: follow.now(name) for name in BOTH}
@@ -52,7 +51,7 @@ def test_broker_and_controller_may_be_killed_while_nodes_work(lab: Lab):
     with following(lab.world) as follow:
         for node in nodes:
             node.power_on()
-        at = {name: follow.moving(name, 15, 240).percent for name in BOTH}
+        at = in_the_middle(follow)
         os.kill(broker(), signal.SIGKILL)
         lab.world.note("killed the broker")
         for name, percent in at.items():
@@ -69,7 +68,7 @@ def test_broker_and_controller_may_be_killed_while_nodes_work(lab: Lab):
 def test_a_node_that_loses_its_power_begins_its_restore_anew(lab: Lab):
     """Its disk is called restored when it is, and not before; what is half on it does not pretend to boot."""
     tiny.give(CACHE, lab.controller.library)
-    n01 = restoring(lab, 1)
+    n01 = restoring(lab, 1, 8)
     with following(lab.world) as follow:
         lab.controller.litho("nodeset", "n01", f"osimage={tiny.IMAGE}")
         n01.power_on()
@@ -98,16 +97,21 @@ def side_by_side(lab: Lab) -> tuple[Path, tuple[Machine, Machine]]:
     """Two nodes: n01 will be captured as `again`, slowly, and n02 restored. Answers also the library that `tiny` came from."""
     source = tiny.give(CACHE, lab.controller.library)
     file = disks.layer(tiny.disk(CACHE), lab.world.folder / "n01.qcow2")
-    nodes = lab.node(1, Disk(file=file, bus="sata", read_mib_s=4), memory_mib=768), restoring(lab, 2)
+    nodes = lab.node(1, Disk(file=file, bus="sata", read_mib_s=4), memory_mib=768), restoring(lab, 2, 3)
     lab.controller.litho("nodeset", "n01", "image=again", "--then", "poweroff")
     lab.controller.litho("nodeset", "n02", f"osimage={tiny.IMAGE}")
     return source, nodes
 
 
-def restoring(lab: Lab, number: int) -> Machine:
-    """A node with an empty disk that is slow to write."""
+def restoring(lab: Lab, number: int, write_mib_s: int) -> Machine:
+    """A node with an empty disk that is slow to write; with little memory, so that what is written does not stay there."""
     file = disks.blank(lab.world.folder / f"n{number:02d}.qcow2", 600)
-    return lab.node(number, Disk(file=file, write_mib_s=8), memory_mib=640)
+    return lab.node(number, Disk(file=file, write_mib_s=write_mib_s), memory_mib=512)
+
+
+def in_the_middle(follow: Follower) -> dict[str, int]:
+    """Wait until both nodes move bytes; answers how many percent they have."""
+    return {name: follow.moving(name, 10, 240).percent for name in BOTH}
 
 
 def both_end_well(follow: Follower) -> None:
