@@ -63,5 +63,10 @@ def _size(value: Any) -> str:
 
 
 def _disks(value: Any) -> list[str]:
-    disks = [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
-    return [f"{_text(one.get('name'))} {_size(one.get('size'))}".strip() for one in disks[:8]]
+    """Those that have a medium: `sda 447 GiB`."""
+    found = []
+    for one in value if isinstance(value, list) else []:
+        size = _size(one.get("size")) if isinstance(one, dict) else ""
+        if size:
+            found.append(f"{_text(one.get('name'))} {size}".strip())
+    return found[:8]

@@ -54,9 +54,7 @@ def test_a_machine_is_a_row_that_a_person_can_find_in_the_rack():
 
 
 def test_what_a_machine_says_of_itself_is_a_strangers_word():
-    assert discovery.table([HOSTILE], now=1.0).rows == [
-        ("52:54:00:00:00:97", "", "0s ago", "[31mred line", "", "", ", ")
-    ]
+    assert discovery.table([HOSTILE], now=1.0).rows == [("52:54:00:00:00:97", "", "0s ago", "[31mred line", "", "", "")]
 
 
 @pytest.mark.parametrize("text", ["52:54:00:00:00:99", "52-54-00-00-00-99", "525400000098"])
