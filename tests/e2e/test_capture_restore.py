@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import Keeper, Lab
-from .lab import disks
+from .conftest import CACHE, Keeper, Lab
+from .lab import disks, tiny
 from .lab.machine import Disk
 from .lab.watching import watch
 
@@ -72,3 +72,28 @@ def test_another_node_with_another_disk_becomes_the_same(lab: Lab, golden_image:
     n02.expect("LITHO-GRUB", 60)
     n02.expect("LITHO-MARKER content is whole on /dev/vda5 ext3", 180)
     n02.expect("golden login:", 60)
+
+
+@pytest.mark.scenario("1, 2 in chunks, as without a word about the engine: sata to nvme")
+def test_a_disk_goes_into_chunks_and_comes_out_of_them(lab: Lab):
+    source = Disk(file=disks.layer(tiny.disk(CACHE), lab.world.folder / "source.qcow2"), bus="sata")
+    n03 = lab.node(3, source)
+    lab.controller.litho("nodeset", "n03", "image=pieces", "--then", "poweroff")
+    n03.power_on()
+    n03.expect(AGENT, 120)
+    seen = watch(lab.controller, lab.wire, "n03", lab.address(n03), 300)
+    assert seen.task["state"] == "succeeded", seen.task
+    lab.figure("capture", seen.seconds)
+    n03.wait_off(60)
+    manifest = json.loads((lab.controller.library / "pieces.v1.json").read_bytes())
+    assert {part["engine"] for part in manifest["body"]["parts"] if part["kind"] == "stream"} == {"chunk"}
+    lab.controller.litho("image", "verify", "pieces")
+
+    n04 = lab.node(4, Disk(file=disks.blank(lab.world.folder / "target.qcow2", 500), bus="nvme"))
+    lab.controller.litho("nodeset", "n04", "osimage=pieces")
+    n04.power_on()
+    n04.expect(AGENT, 120)
+    seen = watch(lab.controller, lab.wire, "n04", lab.address(n04), 300)
+    assert seen.task["state"] == "succeeded", seen.task
+    lab.figure("restore", seen.seconds)
+    n04.expect(r"LITHO-TINY content is whole on /dev/nvme0n1p2", 180)

@@ -87,16 +87,30 @@ def test_partimage_ng_goes_in_when_its_libraries_are_there(root: Path, tmp_path:
         tree.add_program(root, Path(shutil.which("qemu-img") or ""))
 
 
-@pytest.mark.parametrize("nic", ["virtio-net-pci", "e1000"])
+@pytest.mark.parametrize(
+    "nic",
+    [
+        pytest.param("virtio-net-pci", marks=pytest.mark.scenario("power on to the agent, virtio, 512 MiB")),
+        pytest.param("e1000", marks=pytest.mark.scenario("power on to the agent, e1000, 512 MiB")),
+    ],
+)
 def test_an_armed_node_reaches_the_agent_with_half_a_gibibyte(lab: Lab, nic: str):
-    """Power on to the agent's first word, stage by stage in the lab's log."""
+    """Power on to the agent's first word, stage by stage."""
     n01 = lab.node(1, memory_mib=512, nic=nic)
     lab.controller.litho("nodeset", "n01", "image=golden")
     n01.power_on()
+    n01.expect("iPXE initialising devices", 60)
+    lab.figure("iPXE", n01.on_for)
     n01.expect(r"lithograph: n01 boots for t-000001: capture of golden", 60)
-    for stage in (r"initrd \[.*\] address", r"init \[.*\] starting the agent", AGENT):
-        n01.expect(stage, 90)
+    lab.figure("its script", n01.on_for)
+    uptime = float(n01.expect(r"initrd \[(.*)\] address", 90)[1])
+    lab.figure("kernel", n01.on_for - uptime)
+    n01.expect(r"initrd \[.*\] fetched", 90)
+    lab.figure("root image fetched", n01.on_for)
+    n01.expect(AGENT, 90)
+    lab.figure("agent's first word", n01.on_for)
     n01.expect("task t-000001: capture golden", 30)
+    lab.figure("QEMU's memory", f"{n01.peak_mib()} MiB")
 
 
 def test_a_node_without_a_disk_fails_with_the_reason_and_switches_itself_off(lab: Lab):
