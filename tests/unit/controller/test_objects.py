@@ -279,6 +279,7 @@ async def test_an_osimage_that_is_no_image_asks_for_what_its_profile_and_method_
     await desk.define("n01", "n02", "n03", "n04")
     await edit(admin, "mkdef", "osimage", {"take": {"provmethod": "image", "profile": "fresh"}})
     await edit(admin, "mkdef", "osimage", {"put": {"provmethod": "install", "profile": "golden"}})
+    await edit(admin, "mkdef", "osimage", {"clone": {"provmethod": "sysclone", "profile": "golden"}})
     await edit(admin, "mkdef", "osimage", {"net": {"provmethod": "netboot", "profile": "golden"}})
 
     async def nodeset(node, image):
