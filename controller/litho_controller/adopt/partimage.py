@@ -79,7 +79,7 @@ class Image(msgspec.Struct, frozen=True, kw_only=True):
     device: str
     """Which partition it was: `/dev/hda1`."""
     boot_sector: bytes
-    """Sector 0 of the disk, when the image holds exactly one; else empty."""
+    """Sector 0 of its disk, when the image holds that one alone; else empty."""
     kept: dict[int, bytes]
     """Blocks by their place, from which the file system can be told."""
 
@@ -139,7 +139,7 @@ def read(stream: Stream, *, volumes: int) -> Image:
         size=size,
         used=used,
         device=device[:256],
-        boot_sector=records[0][:512] if len(records) == 1 else b"",
+        boot_sector=_boot_sector(records, device),
         kept=kept.found,
     )
 
@@ -194,6 +194,17 @@ class _Reader:
         if last != volumes - 1:
             raise _bad(f"it says that it was written in {last + 1} volumes, and {volumes} were given")
         self._stream.emit(tail[:8] + bytes(4) + tail[12:])
+
+
+def _boot_sector(records: list[bytes], device: str) -> bytes:
+    """Sector 0 of the disk that `device` is on, if that is the only one there and its own sum is right; else empty."""
+    if len(records) != 1:
+        return b""
+    sector, wanted = records[0][:512], int.from_bytes(records[0][512:516], "little")
+    disk = _text(records[0][516:1028]).rpartition("/")[2]
+    signed = sum(sector) - 256 * sum(byte > 127 for byte in sector)
+    rest = device.rpartition("/")[2].removeprefix(disk).removeprefix("p")
+    return sector if disk and rest.isdigit() and wanted == signed % 2**32 else b""
 
 
 def _check_shape(size: int, block_size: int, count: int, bitmap_size: int) -> None:

@@ -32,14 +32,20 @@ def content(block):
     return zlib.compress(b"%d" % block).ljust(BLOCK, b"\xee")
 
 
-def an_image(*, last_volume=0):
+def a_boot_sector(device, *, wrong=0):
+    sector = b"\xeb\x63" + b"\x90" * 508 + b"\x55\xaa"
+    total = sum(byte - 256 * (byte > 127) for byte in sector) + wrong
+    return (sector + struct.pack("<I", total % 2**32) + device.encode()).ljust(2048, b"\0")
+
+
+def an_image(*, last_volume=0, boots=()):
     main = bytearray(16384)
     main[:6], main[4608:4617] = b"ext3fs", b"/dev/hda1"
     struct.pack_into("<Q", main, 9592, BLOCK * BLOCKS)
-    struct.pack_into("<II", main, 9792, 0, 2048)
+    struct.pack_into("<II", main, 9792, len(boots), 2048)
     local = bytearray(16384)
     struct.pack_into("<QQQQ", local, 0, BLOCK, len(USED), BLOCKS, len(bitmap()))
-    stream = summed(bytes(main)) + b"MAGIC-BEGIN-MBRBACKUP"
+    stream = summed(bytes(main)) + b"MAGIC-BEGIN-MBRBACKUP" + b"".join(boots)
     stream += b"".join(b"MAGIC-BEGIN-EXT%03d" % number + bytes(4) for number in range(10))
     stream += b"MAGIC-BEGIN-LOCALHEADER" + summed(bytes(local)) + b"MAGIC-BEGIN-BITMAP" + bitmap()
     stream += b"MAGIC-BEGIN-INFO" + summed(bytes(16384)) + b"MAGIC-BEGIN-DATABLOCKS"
@@ -80,6 +86,22 @@ def test_the_number_of_volumes_is_held_against_the_tail_and_passed_on_as_one():
     assert read(several, volumes=4)[1] == IMAGE
     with pytest.raises(LithoError, match="written in 4 volumes, and 2 were given"):
         read(several, volumes=2)
+
+
+@pytest.mark.parametrize(
+    ("boots", "found"),
+    [
+        ([a_boot_sector("/dev/hda")], True),
+        ([a_boot_sector("hda")], True),
+        ([], False),
+        ([a_boot_sector("hda"), a_boot_sector("hdb")], False),
+        ([a_boot_sector("hdb")], False),
+        ([a_boot_sector("hda", wrong=1)], False),
+    ],
+    ids=["one", "a short name", "none", "two", "another disk's", "a wrong sum"],
+)
+def test_the_boot_sector_in_an_image_is_taken_when_it_is_surely_that_of_its_disk(boots, found):
+    assert read(an_image(boots=boots))[0].boot_sector == (boots[0][:512] if found else b"")
 
 
 @settings(max_examples=300, deadline=None)
