@@ -29,6 +29,8 @@ from litho_agent.disks.hold import Hold
 
 SWAP = "swap"
 _MAX_VALUE = 256
+_PROBED = 128 * 1024
+"""Bytes from the start in which the signatures of file systems and volumes lie."""
 _BLKID_NOTHING = 2
 _BLKID_AMBIVALENT = 8
 _KEYS = re.compile(r"[A-Z][A-Z0-9_]{0,31}", re.ASCII)
@@ -70,10 +72,12 @@ def probe(device: Path) -> Probe:
             code="ambivalent",
         )
     if done.code == _BLKID_NOTHING:
-        # The same code is given for a device that cannot be opened.
+        # The same code is given for a device that cannot be opened, and when a sector that it looks at cannot be read.
         try:
-            with device.open("rb") as file:
-                file.read(512)
+            with device.open("rb", buffering=0) as file:
+                # A read ends before a sector that cannot be read; only the next one says so.
+                while file.tell() < _PROBED and file.read(_PROBED):
+                    pass
         except OSError as exc:
             raise DiskError(f"{device} cannot be read: {exc.strerror}", code="unreadable") from exc
         return Probe()

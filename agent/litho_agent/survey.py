@@ -3,7 +3,8 @@
 Everything here only looks. For each partition it settles what will be done with it: an extended partition is a frame without
 content, swap is made anew from its UUID and label, everything else is saved: as a stream by one engine, or in chunks. What
 should not be captured blindly (a dirty journal, a hibernated Windows, an encrypted volume) is found here, before anything was
-written anywhere; only `on_dirty=repair` lets a file system's own program write to the source.
+written anywhere, and so is a bad sector that keeps a file system from being looked at; only `on_dirty=repair` lets a file
+system's own program write to the source.
 """
 
 from __future__ import annotations
@@ -13,20 +14,28 @@ from typing import Literal
 
 import msgspec
 
-from litho.errors import DiskError
+from litho.errors import DiskError, EngineError
 from litho.job import Job
 from litho.library.chunks import UsedMap
+from litho.messages import DiskFacts
 from litho_agent import volumes
 from litho_agent.chunk.usage import used_map
-from litho_agent.condition import decide, inspect, repair
+from litho_agent.condition import Way, decide, inspect, repair
 from litho_agent.disks import Hold
+from litho_agent.engines import bad
 from litho_agent.engines.base import Engine
 from litho_agent.engines.choose import CHUNK, ENGINES, choose_for, settled
-from litho_agent.engines.used import used_bytes
+from litho_agent.engines.used import Extent, used_bytes
 from litho_agent.filesystems import SWAP, Probe, probe
 from litho_agent.layout import Layout, partition_path
 from litho_agent.layout.lvm import MEMBER, PhysicalVolume
 from litho_agent.windows import Windows
+
+_SUSPECT = frozenset(
+    {"engine", "engine-failed", "engine-crashed", "disk-io", "unreadable", "read-error", "bad-used-map"}
+)
+"""Codes of failures to look at a file system that a bad sector may be behind."""
+_LOOK_S = 60.0
 
 
 class Piece(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,11 +110,10 @@ def survey(hold: Hold, layout: Layout, job: Job, windows: Windows) -> tuple[Piec
             )
             for part in table.partitions
         ]
-    probes = {place.number: Probe() if place.frame else probe(place.device) for place in places}
-    members = {found.uuid for found in probes.values() if found.type == MEMBER}
+    looked = [(place, Probe()) if place.frame else _looked(place, disk, job) for place in places]
+    members = {found.uuid for _, found in looked if found.type == MEMBER}
     pieces: list[Piece] = []
-    for place in places:
-        found = probes[place.number]
+    for place, found in looked:
         if place.frame:
             pieces.append(_frame(place, found))
         elif found.type == MEMBER and (volume := _volume(place, members, job)) is not None:
@@ -141,6 +149,41 @@ class _Place(msgspec.Struct, frozen=True, kw_only=True):
     """Instead of the device's own."""
     within: int | None = None
     extra: dict[str, str] = {}
+    unseen: str = ""
+    """Why nothing can be said of what lies there; a note."""
+
+    @property
+    def title(self) -> str:
+        """What people are told: `sda1`."""
+        return self.name or self.device.name
+
+
+def _looked(place: _Place, disk: Path, job: Job) -> tuple[_Place, Probe]:
+    """What blkid says of `place`. Raises DiskError, EngineError."""
+    try:
+        return place, probe(place.device)
+    except DiskError as exc:
+        return _past(place, disk, job, exc), Probe()
+
+
+def _past(place: _Place, disk: Path, job: Job, error: DiskError | EngineError) -> _Place:
+    """`place`, of which nothing can be said because of bad sectors, when the job goes on past them.
+
+    Raises `error` when no bad sector is behind it, and DiskError (`bad-sector`) with the place when the job is to stop.
+    """
+    if error.code not in _SUSPECT:
+        raise error
+    found = bad.find(place.device, (Extent(0, place.size),), timeout_s=_LOOK_S)
+    if found is None:
+        raise error
+    if job.on_bad_sector == "stop":
+        where = bad.Place(disk=DiskFacts(path=str(disk), size=0), name=place.title, start=place.start)
+        raise bad.stopped(where, found, engine="", rescues=True) from error
+    note = (
+        f"{place.title}: what lies there cannot be looked at because of bad sectors (the first at byte {found.start}), so every "
+        "block of it is taken, and nobody looked whether it was clean"
+    )
+    return msgspec.structs.replace(place, unseen=note, extra=place.extra | {volumes.BYTES_ONLY: "yes"})
 
 
 def _volume(place: _Place, members: set[str], job: Job) -> PhysicalVolume | None:
@@ -174,7 +217,7 @@ def _inside(
             extra={volumes.VOLUME: stretch.title} | ({} if stretch.whole else {volumes.BYTES_ONLY: "yes"}),
         )
         if stretch.whole:
-            pieces.append(_piece(hold, inner, probe(device), job))
+            pieces.append(_piece(hold, *_looked(inner, hold.path, job), job))
         else:
             pieces.append(_bytes(inner, job))
     return pieces
@@ -222,26 +265,24 @@ def _piece(hold: Hold, place: _Place, found: Probe, job: Job) -> Piece:
     condition = ""
     if found.type == SWAP:
         kind = "swap"
-    elif job.skip_unknown and found.empty:
+    elif job.skip_unknown and found.empty and not place.unseen:
         kind = "skipped"
     else:
-        state = inspect(device, found.type)
-        way = decide(device, state, job.on_dirty)
-        condition = state.state if way == "raw" else ""
-        if way == "repair":
-            repair(hold, device, found.type)
-        if job.engine == CHUNK:
-            # A file system that is taken as it stands may not know what is used.
-            mapped = used_map(device, "" if way == "raw" else found.type, size)
-            used = mapped.used
-        elif way == "raw":
-            engine, used = ENGINES["raw"], size
-        else:
-            engine = choose_for(device, found.type, job.engine)
-            used = used_bytes(device, found.type) or size
+        way: Way = "raw"
+        try:
+            if not place.unseen:
+                state = inspect(device, found.type)
+                way = decide(device, state, job.on_dirty)
+                condition = state.state if way == "raw" else ""
+                if way == "repair":
+                    repair(hold, device, found.type)
+            engine, mapped, used = _means(place, found.type, way, job)
+        except (DiskError, EngineError) as exc:
+            place = _past(place, hold.path, job, exc)
+            engine, mapped, used = _means(place, found.type, "raw", job)
     return Piece(
         number=place.number,
-        name=place.name or device.name,
+        name=place.title,
         device=device,
         start=place.start,
         size=size,
@@ -252,5 +293,19 @@ def _piece(hold: Hold, place: _Place, found: Probe, job: Job) -> Piece:
         used=used,
         within=place.within,
         extra=place.extra,
+        notes=(place.unseen,) if place.unseen else (),
         condition=condition,
     )
+
+
+def _means(place: _Place, fs: str, way: Way, job: Job) -> tuple[Engine | None, UsedMap | None, int]:
+    """(engine, chunks' map, used bytes) of what is saved of `place`. Raises EngineError, RefusedError."""
+    device, size = place.device, place.size
+    if job.engine == CHUNK:
+        # A file system that is taken as it stands may not know what is used.
+        mapped = used_map(device, "" if way == "raw" else fs, size)
+        return None, mapped, mapped.used
+    if way == "raw":
+        return ENGINES["raw"], None, size
+    engine = choose_for(device, fs, job.engine)
+    return engine, None, used_bytes(device, fs) or size

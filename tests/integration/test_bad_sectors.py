@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import time
 from pathlib import Path
 
@@ -40,7 +41,7 @@ def image(tmp_path_factory):
     with loop_disk(room / "disk", size=40 * MIB) as disk:
         sh("sfdisk", "--no-reread", "--no-tell-kernel", "--quiet", disk, stdin="start=2048, size=32MiB\n")
         reread(disk)
-        sh("mkfs.ext3", "-q", "-b", "4096", "-d", room / "tree", part(disk, 1))
+        sh("mkfs.ext3", "-q", "-b", "4096", "-g", "2048", "-d", room / "tree", part(disk, 1))
         blocks = [int(sh("debugfs", "-R", f"bmap /file {number}", part(disk, 1))) for number in (2000, 2002)]
         assert blocks[1] == blocks[0] + 2
         sh("sync", "--file-system", room)
@@ -154,7 +155,7 @@ async def test_an_engine_that_cannot_go_on_says_so_before_and_at_the_end(failing
 async def test_a_disk_that_loses_too_much_gives_no_image(image, tmp_path, engine):
     disk, at, _ = image
     with (
-        bad_file(disk, tmp_path / "fuse", [(START + at, 3 * MIB)]) as file,
+        bad_file(disk, tmp_path / "fuse", [(START + at, 5 * MIB // 2)]) as file,
         loop_disk(file) as loop,
     ):
         ready(loop)
@@ -164,6 +165,48 @@ async def test_a_disk_that_loses_too_much_gives_no_image(image, tmp_path, engine
     assert end.code == "bad-sectors-many"
     assert "cannot be read in so many places" in end.reason
     assert [entry.name for entry in library.root.iterdir() if entry.name.startswith("golden")] == []
+
+
+@pytest.fixture(scope="module")
+def maps(image):
+    """Where the bitmaps of used blocks of the disk's file system lie, in bytes of the partition."""
+    with loop_disk(image[0]) as disk:
+        reread(disk)
+        words = sh("dumpe2fs", part(disk, 1))
+    return [int(number) * PAGE for number in re.findall(r"Block bitmap at ([0-9]+)", words)]
+
+
+# The first keeps blkid from telling the file system, the last keeps dumpe2fs from telling what is used.
+@pytest.mark.parametrize("which", [0, -1])
+@pytest.mark.parametrize("engine", ["chunk", "auto"])
+async def test_a_map_of_used_blocks_that_cannot_be_read_ends_the_capture_or_makes_it_take_every_block(
+    image, maps, tmp_path, engine, which
+):
+    at = maps[which]
+    with bad_file(image[0], tmp_path / "fuse", [(START + at, 512)]) as file, loop_disk(file) as disk:
+        ready(disk)
+        library = Library.create(tmp_path / "library")
+        end, _ = await capture(library, disk, engine=engine)
+        assert isinstance(end, Failed), end
+        assert end.code == "bad-sector"
+        name = part(disk, 1).name
+        assert f"has a bad sector in {name}: 512 bytes at byte {at} of {name} " in end.reason
+        end, notes = await capture(library, disk, engine=engine, on_bad_sector="continue")
+        assert isinstance(end, Succeeded), end
+        told = f"{name}: what lies there cannot be looked at because of bad sectors (the first at byte {at})"
+        assert [note.startswith(told) for note in notes].count(True) == 1, notes
+        [one] = library.manifest(ImageRef("golden", 1)).parts
+        assert (one.engine, one.used) == ("chunk" if engine == "chunk" else "raw", 32 * MIB)
+        assert [place.start for place in one.bad] == [at]
+        with loop_disk(tmp_path / "target", size=40 * MIB) as target:
+            order = WorkOrder(
+                job=Job(action="restore", image="golden", disk=str(target)),
+                library=str(library.root),
+                owner=Owner(session="r", pid=os.getpid()),
+            )
+            restored = await mover.run(order, lambda _: None, asyncio.Event())
+            assert isinstance(restored, Succeeded), restored
+            assert any(note.startswith(told) for note in restored.notes)
 
 
 def test_the_reader_keeps_what_lies_beside_a_bad_sector_and_fills_the_rest_with_zeros(tmp_path):

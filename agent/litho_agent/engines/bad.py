@@ -82,15 +82,15 @@ class BadMap:
         return tuple(self._ranges)
 
 
-def find(device: Path, extents: Sequence[Extent]) -> BadRange | None:
-    """The first run of bad sectors in `extents`; None when all can be read or the disk does not answer."""
+def find(device: Path, extents: Sequence[Extent], *, timeout_s: float = _LOOK_S) -> BadRange | None:
+    """The first run of bad sectors in `extents`; None when all can be read, or not within `timeout_s` seconds."""
     text = "".join(f"{extent.start} {extent.size}\n" for extent in extents)
     try:
         done = process.run(
             rescue.find_command(device),
             stdin=text.encode(),
             ok=range(-64, 256),
-            timeout_s=_LOOK_S,
+            timeout_s=timeout_s,
             doing=f"looking for bad sectors on {device}",
         )
     except LithoError:
