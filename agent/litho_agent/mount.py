@@ -41,6 +41,8 @@ ROUNDS = 3
 PATIENCE_S = 150.0
 """Seconds for which it is tried while nobody answers on the server at all: it may be starting anew."""
 _PAUSE_S = 3.0
+_LEAVE_S = 5.0
+"""Seconds that a mount or umount has to go once it was ended; it may hang in the kernel."""
 _NOBODY = ("connection refused", "timed out", "no route to host", "unreachable", "host is down", "did not end within")
 _OPTIONS = "softerr,timeo=200,retrans=3,proto=tcp,nolock,noatime,nosuid,nodev,noexec,retry=0"
 
@@ -239,7 +241,9 @@ async def _run(words: process.Argv) -> None:
         raise EngineError(f"{words[0]} did not end within {MOUNT_S:.0f} s") from None
     finally:
         if child.returncode is None:
-            await process.end(child, grace_s=1.0)
+            # One that hangs in the kernel with the server goes when that answers, and is not waited for.
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(process.end(child, grace_s=1.0), _LEAVE_S)
     done = process.Done(tuple(str(word) for word in words), child.returncode or 0, "", err.decode(errors="replace"))
     if done.code != 0:
         raise process.failure(done)

@@ -13,10 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from litho.errors import EngineError
 from litho.job import Job
 from litho.library import Library, Owner, Stage
 from litho.messages import Failed, Started
 from litho_agent import keeper, mover
+from litho_agent import mount as mount_module
 from litho_agent.keeper import Patience
 from litho_agent.mover import Touching, WorkOrder, encode_line
 from support.loop import loop_disk, needs_root, sh
@@ -113,3 +115,20 @@ async def test_a_silent_worker_that_can_be_ended_is_and_what_it_left_is_swept(tm
         end = await mover.run(order, lambda _: None, asyncio.Event(), argv=argv, patience=Patience(silent_s=1.0))
     assert (end.code, end.reason) == ("worker-died", "the worker process said nothing for 1 s and was ended")
     assert list(library.root.glob("golden*")) == []
+
+
+async def test_a_mount_or_umount_that_hangs_in_the_kernel_is_left_behind_too(mount, monkeypatch):
+    monkeypatch.setattr(mount_module, "MOUNT_S", 0.5)
+    monkeypatch.setattr(mount_module, "_LEAVE_S", 1.5)
+    argv = ["touch", str(mount / "hangs")]
+    sh("fsfreeze", "-f", mount)
+    begun = time.monotonic()
+    with pytest.raises(EngineError, match="touch did not end within"):
+        await mount_module._run(argv)
+    assert time.monotonic() - begun < 30
+    pid = child_in(argv)
+    assert state(pid) == "D"
+    sh("fsfreeze", "-u", mount)
+    async with asyncio.timeout(60):
+        while child_in(argv):  # noqa: ASYNC110 - another process's end
+            await asyncio.sleep(0.02)
