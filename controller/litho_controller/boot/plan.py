@@ -31,6 +31,7 @@ IMAGE = "xcat/image/x86"
 
 _NIC = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,14}", re.ASCII)
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,252})|[0-9A-Fa-f:]+:[0-9A-Fa-f:.]*", re.ASCII)
+_TFTP_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,252})", re.ASCII)
 _PORT = re.compile(r"(?:ttyS)?([0-9]{1,2})", re.ASCII)
 _SPEED = re.compile(r"[0-9]{2,7}", re.ASCII)
 
@@ -102,6 +103,21 @@ def for_host(url: str, host: str) -> str:
     parts = urlsplit(url)
     shown = f"[{name}]" if ":" in name else name
     return urlunsplit(parts._replace(netloc=f"{shown}:{parts.port}" if parts.port else shown))
+
+
+def tftp_host(facts: Facts) -> str:
+    """From which TFTP server the node takes kernel and initrd, as it knows it (noderes.tftpserver); empty means the one that it
+    booted from, and so does xCAT's `<xcatmaster>`. Raises UsageError."""
+    name = facts.tftpserver.strip()
+    if name in ("", "<xcatmaster>"):
+        return ""
+    if not _TFTP_HOST.fullmatch(name):
+        raise UsageError(
+            f"{name[:80]!r} cannot be the TFTP server of {facts.node}",
+            hint="write its IPv4 address or name into noderes.tftpserver",
+            code="bad-cmdline",
+        )
+    return name
 
 
 def card(facts: Facts) -> str:

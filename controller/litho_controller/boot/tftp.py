@@ -30,7 +30,7 @@ import msgspec
 
 from litho.errors import LithoError, UsageError
 from litho.messages import is_name
-from litho_controller.boot import ipxe, macs
+from litho_controller.boot import ipxe, macs, plan
 from litho_controller.boot.plan import Boot, Facts
 
 XNBA, PXE, GRUB = "xnba", "pxe", "grub2"
@@ -69,11 +69,11 @@ def files(facts: Facts, boot: Boot | None, *, state: str) -> list[File]:
         return [File(f"{folder}/{facts.node}", bios), File(f"{folder}/{facts.node}.uefi", uefi)]
     render = pxelinux if kind == PXE else grub
     stem = "grub.cfg-" if kind == GRUB else ""
-    hexip = _hexip(facts.ip)
-    found = [File(f"{folder}/{stem}01-{macs.hexhyp(mac)}", render(boot, title, mac)) for mac in own]
+    hexip, server = _hexip(facts.ip), plan.tftp_host(facts)
+    found = [File(f"{folder}/{stem}01-{macs.hexhyp(mac)}", render(boot, title, mac, server)) for mac in own]
     # By the address of the network a node is looked for when no file has its card; the card that boots is not known there.
     if hexip and own:
-        found.append(File(f"{folder}/{stem}{hexip}", render(boot, title, own[0])))
+        found.append(File(f"{folder}/{stem}{hexip}", render(boot, title, own[0], server)))
     return found
 
 
@@ -91,23 +91,25 @@ def xnba(boot: Boot | None, title: str, *, uefi: bool = False) -> str:
     )
 
 
-def pxelinux(boot: Boot | None, title: str, mac: str) -> str:
-    """Kernel and initrd come by TFTP: not every pxelinux knows HTTP."""
+def pxelinux(boot: Boot | None, title: str, mac: str, server: str = "") -> str:
+    """Kernel and initrd come by TFTP: not every pxelinux knows HTTP. `server` is another one than the node booted from."""
     head = f"#{title}\nDEFAULT xCAT\nLABEL xCAT\n"
     if boot is None:
         return f"{head} LOCALBOOT 0\n"
-    kernel, initrd = f"{boot.folder}/{boot.kernel_name}", f"{boot.folder}/{boot.initrd_name}"
+    folder = f"{server}::{boot.folder}" if server else boot.folder
+    kernel, initrd = f"{folder}/{boot.kernel_name}", f"{folder}/{boot.initrd_name}"
     return f"{head} KERNEL {kernel}\n APPEND initrd={initrd} {boot.line(macs.hexhyp(mac))}\n"
 
 
-def grub(boot: Boot | None, title: str, mac: str) -> str:
-    """GRUB's own script; what is special to it stands in no word (`words.parse`)."""
+def grub(boot: Boot | None, title: str, mac: str, server: str = "") -> str:
+    """GRUB's own script; what is special to it stands in no word (`words.parse`). `server` as in `pxelinux`, in xCAT's form."""
     head = f"#{title}\nset timeout=5\n"
     if boot is None:
         return f'{head}menuentry "local" {{\n    exit\n}}\n'
     words = boot.line(macs.hexhyp(mac))
     kernel, initrd = f"/{boot.folder}/{boot.kernel_name}", f"/{boot.folder}/{boot.initrd_name}"
-    return f'{head}menuentry "{title}" {{\n    linux {kernel} {words}\n    initrd {initrd}\n}}\n'
+    root = f"set root=tftp,{server}\n" if server else ""
+    return f'{head}{root}menuentry "{title}" {{\n    linux {kernel} {words}\n    initrd {initrd}\n}}\n'
 
 
 def _hexip(text: str) -> str:

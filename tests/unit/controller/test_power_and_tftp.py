@@ -181,6 +181,25 @@ def test_grub_files_are_scripts_that_grub_takes(tmp_path):
         assert ("    linux /xcat/image/x86/vmlinuz " + PLAIN in text) is armed
 
 
+def test_kernel_and_initrd_come_from_the_nodes_own_tftp_server(tmp_path):
+    pxe = made(netboot="pxe", tftpserver="10.0.0.2")["pxelinux.cfg/0A000001"]
+    assert " KERNEL 10.0.0.2::xcat/image/x86/vmlinuz\n" in pxe
+    assert " APPEND initrd=10.0.0.2::xcat/image/x86/initrd.img " in pxe
+    text = made(netboot="grub2", tftpserver="tftp.site")["boot/grub2/grub.cfg-0A000001"]
+    assert "\nset root=tftp,tftp.site\nmenuentry " in text
+    (tmp_path / "grub.cfg").write_text(text)
+    process.run(["grub-script-check", tmp_path / "grub.cfg"])
+    for nothing in ("", " ", "<xcatmaster>"):
+        assert made(netboot="pxe", tftpserver=nothing) == made(netboot="pxe")
+    assert made(tftpserver="10.0.0.2") == made()
+
+
+@pytest.mark.parametrize("text", ["10.0.0.2\nlinux", "a b", "fd00::1", "x;reboot", "-x", "x" * 300])
+def test_what_is_no_tftp_server_is_refused(text):
+    with pytest.raises(UsageError, match="cannot be the TFTP server of n01"):
+        made(netboot="grub2", tftpserver=text)
+
+
 def test_what_netboot_does_not_know_is_refused():
     with pytest.raises(UsageError, match="boots by 'petitboot'"):
         made(netboot="petitboot")
@@ -188,7 +207,7 @@ def test_what_netboot_does_not_know_is_refused():
 
 @given(
     st.text(max_size=40),
-    st.sampled_from(["addkcmdline", "installnic", "xcatmaster", "ip", "state"]),
+    st.sampled_from(["addkcmdline", "installnic", "xcatmaster", "tftpserver", "ip", "state"]),
     st.sampled_from(["xnba", "pxe", "grub2"]),
 )
 def test_no_cell_adds_a_line_to_any_file(text, column, netboot):
