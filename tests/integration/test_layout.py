@@ -9,7 +9,7 @@ import pytest
 
 from litho.errors import DiskError, RefusedError
 from litho_agent.disks import held
-from litho_agent.filesystems import probe
+from litho_agent.filesystems import probe, probe_all
 from litho_agent.layout import Table, parse_dump, partition_path, plan_fit, read_layout, reread, write_head, write_table
 from litho_agent.layout.kernel import differing
 from support.loop import loop_disk, needs_root, sh
@@ -224,7 +224,14 @@ def test_a_gpt_with_both_copies_damaged_is_an_error_and_not_an_mbr(tmp_path: Pat
 
 @pytest.mark.parametrize(
     "make",
-    [["mkfs.ext4", "-q", "-F"], ["mkfs.vfat", "-I"], ["mkfs.ntfs", "-F", "-Q", "-q"], ["mkfs.xfs", "-q"], ["mkswap"]],
+    [
+        ["mkfs.ext4", "-q", "-F"],
+        ["mkfs.vfat", "-I"],
+        ["mkfs.ntfs", "-F", "-Q", "-q"],
+        ["mkfs.xfs", "-q"],
+        ["mkswap"],
+        ["mkfs.exfat"],
+    ],
     ids=lambda argv: argv[0],
 )
 def test_a_file_system_on_the_whole_disk_is_no_table(tmp_path: Path, make: list[str]) -> None:
@@ -261,6 +268,14 @@ def test_a_table_beside_the_remains_of_a_file_system_is_still_a_table(tmp_path: 
         sh("mkfs.ext4", "-q", "-F", disk)
         apply(disk, "label: dos\nstart=2048, size=40960\n", "--wipe=never")
         assert read_layout(disk).table.label == "dos"
+
+
+def test_a_file_system_behind_an_mbr_that_names_no_partition_is_not_passed_over(tmp_path: Path) -> None:
+    with loop_disk(tmp_path / "disk", size=100 * MIB) as disk:
+        sh("mkfs.ext4", "-q", "-F", disk)
+        apply(disk, "label: dos\n", "--wipe=never")
+        assert [(one.table, one.type) for one in probe_all(disk)] == [("dos", "ext4")]
+        assert read_layout(disk).table.label == "none"
 
 
 def test_a_table_of_another_kind_is_refused_with_its_name(tmp_path: Path) -> None:

@@ -243,6 +243,13 @@ def _kind(disk: Path, fd: int, size: int, sector_size: int) -> str:
     except LithoError as exc:
         raise DiskError(f"what lies on {disk} cannot be told: {exc.message}", code="unreadable") from exc
     tables = {one.table for one in found if one.table}
+    # Trap: blkid 2.38 takes the boot sector of an exFAT on the whole disk for an MBR without partitions. And whatever has put a
+    # file system behind an MBR that names no partition: as a table nothing of it would be saved.
+    if sectors.is_exfat(first) or (
+        "dos" in tables and not sectors.mbr_entries(first) and any(one.type for one in found)
+    ):
+        tables.discard("dos")
+        first = b""
     if "dos" in tables or (sectors.is_dos(first) and not found):
         return "dos"
     other = sorted(tables - {"gpt", "PMBR"})

@@ -104,6 +104,11 @@ def is_dos(sector: bytes) -> bool:
     return bool(entries) and all(entry.status in (0, 0x80) and entry.start and entry.size for entry in entries or ())
 
 
+def is_exfat(sector: bytes) -> bool:
+    """True when the sector is the boot sector of an exFAT (exFAT file system specification, 3.1): its name, then 53 zeros."""
+    return sector[3:11] == b"EXFAT   " and len(sector) >= 64 and not any(sector[11:64])
+
+
 def gpt_state(read: ReadAt, *, size: int, sector_size: int) -> GptState:
     """Look at both copies of the GPT of a disk of `size` bytes. Raises OSError."""
     last = size // sector_size - 1

@@ -327,6 +327,14 @@ def test_mbr_kinds_are_told_apart() -> None:
     assert not sectors.is_dos(mbr((0x33, 0x83, 63, 100))), "a boot flag that is none belongs to a file system's code"
 
 
+def test_an_exfat_s_boot_sector_is_told_from_an_mbr() -> None:
+    boot = b"\xeb\x76\x90EXFAT   " + bytes(499) + b"\x55\xaa"
+    assert sectors.is_exfat(boot)
+    assert not sectors.is_exfat(boot[:63])
+    assert not sectors.is_exfat(boot[:20] + b"\1" + boot[21:])
+    assert not sectors.is_exfat(mbr((0x80, 0x83, 63, 100)))
+
+
 def test_a_hybrid_mbr_says_the_new_size_of_a_partition_that_was_grown() -> None:
     entries = mbr((0, 0xEE, 1, 2047), (0x80, 0x83, 2048, 100), (0, 7, 9000, 50), (0, 0xEE, 9100, 0xFFFFFFFF))[446:510]
     found = sectors.hybrid_entries(entries, {2048: 6000, 8000: 10}, 10_000)
