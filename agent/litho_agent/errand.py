@@ -190,7 +190,7 @@ class Errand:
         )
         try:
             async with contextlib.AsyncExitStack() as held:
-                mounted = mount.library(self._library, read_only=self._job.action == "restore")
+                mounted = mount.library(self._library, read_only=self._job.action != "capture")
                 path: Path | None = await unless(self._cancel, held.enter_async_context(mounted))
                 if path is None:
                     return Stopped(reason=clip(self._cancel_reason))

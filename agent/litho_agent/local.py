@@ -48,9 +48,11 @@ async def run(
     `ask` is None where nobody can be asked. `terminate` cancels the job. Raises LithoError for what is wrong before the
     worker starts.
     """
-    async with mount.library(library, read_only=job.action == "restore") as path:
+    async with mount.library(library, read_only=job.action != "capture") as path:
         job = await asyncio.to_thread(_pinned_version, job, path)
-        disk = choose(await asyncio.to_thread(disks), job.disk, job.action, job.allow).require()
+        disk = choose(
+            await asyncio.to_thread(disks), job.disk, "restore" if job.action == "restore" else "capture", job.allow
+        ).require()
         show.say(intention(job, disk, path))
         if job.action == "restore" and not yes:
             await _confirm(disk, ask)

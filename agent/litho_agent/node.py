@@ -65,7 +65,7 @@ def fill(job: Job, settings: Settings, site_engine: EngineName = "") -> Job:
         name: wish for name in FILLED if (wish := getattr(settings, name)) and getattr(job, name) == default[name]
     }
     filled = msgspec.structs.replace(job, **changes)
-    if filled.engine or job.action == "restore" or site_engine == "chunk":
+    if filled.engine or job.action != "capture" or site_engine == "chunk":
         return filled
     return msgspec.structs.replace(filled, engine=site_engine)
 

@@ -26,6 +26,7 @@ from litho.errors import CancelledError, LithoError
 from litho.messages import Failed, Planned, Started, Stopped, clip
 from litho.progress import Meter, StageWork
 from litho_agent.capture import capture
+from litho_agent.compare import compare
 from litho_agent.joblog import JobLog
 from litho_agent.mover import End, Note, Tick, Touching, WorkOrder, encode_line
 from litho_agent.restore import restore
@@ -126,7 +127,13 @@ class LineTeller:
 def work(order: WorkOrder, teller: LineTeller) -> End:
     """Do the job; every way that it can end is an answer."""
     try:
-        end = capture(order, teller) if order.job.action == "capture" else restore(order, teller)
+        match order.job.action:
+            case "capture":
+                end = capture(order, teller)
+            case "restore":
+                end = restore(order, teller)
+            case "verify":
+                end = compare(order, teller)
     except CancelledError as exc:
         return Stopped(reason=clip(exc.message), touched=teller.touched)
     except LithoError as exc:

@@ -24,9 +24,9 @@ Free = Literal["keep", "discard", "zero"]
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One capture or restore."""
+    """One capture, restore, or comparison of a disk with an image."""
 
-    action: Literal["capture", "restore"]
+    action: Literal["capture", "restore", "verify"]
     image: Annotated[str, msgspec.Meta(max_length=128)]
     """The image's name; checked by `litho.library.names` where it is used."""
     version: Annotated[int, msgspec.Meta(ge=0)] = 0

@@ -67,7 +67,8 @@ _ENDED = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED, State.LOST})
 _FINAL = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED})
 _ON_NODE = frozenset({State.CLAIMED, State.PLANNED, State.RUNNING})
 
-Action = Literal["capture", "restore"]
+Action = Literal["capture", "restore", "verify"]
+"""`verify` compares a disk with an image and changes neither."""
 
 
 class Task(msgspec.Struct, frozen=True, kw_only=True):

@@ -56,7 +56,7 @@ from litho_controller.api_schedule import PowerLine as PowerLine  # noqa: PLC041
 from litho_controller.api_schedule import PowerRequest as PowerRequest  # noqa: PLC0414 - exported from here
 from litho_controller.api_schedule import When
 
-NodesetState = Literal["image", "install", "osimage", "boot", "offline", "stat"]
+NodesetState = Literal["image", "install", "osimage", "verify", "boot", "offline", "stat"]
 
 
 class NodeView(msgspec.Struct, frozen=True, kw_only=True):
@@ -113,8 +113,8 @@ class JobOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class NodesetRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Set nodes to a state: `image` captures, `install` and `osimage` restore, `boot` is the local disk, `offline` nothing,
-    `stat` only asks."""
+    """Set nodes to a state: `image` captures, `install` and `osimage` restore, `verify` compares, `boot` is the local disk,
+    `offline` nothing, `stat` only asks."""
 
     range: str
     state: NodesetState

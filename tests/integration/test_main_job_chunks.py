@@ -262,3 +262,51 @@ def test_reading_back_is_refused_for_a_stream_before_anything_is_touched(bench, 
         assert (done.state, done.code) == ("failed", "not-chunks")
         assert "--verify-target was asked for, and partition 1 of the image is a stream of partclone" in done.reason
         assert digest(blank) == before
+
+
+# ---------------------------------------------------------------- comparing
+
+
+def test_a_node_is_compared_with_an_image_and_told_where_it_differs(bench, plain, tmp_path):
+    bench.captured("n14", "compared", plain, engine="chunk")
+    with target(tmp_path) as blank:
+        done = bench.do("n15", "osimage", "compared", blank)
+        assert done.state == "succeeded", done.reason
+        before = digest(blank)
+        done = bench.do("n15", "verify", "compared", blank)
+        assert done.state == "succeeded", done.reason
+        assert done.result["notes"] == ["every partition with content holds what compared:1 does"]
+        assert (receipts(done)[1]["root"], receipts(done)[1]["read_back"]) == (roots(bench, "compared")[1], True)
+        assert digest(blank) == before, "it only reads"
+
+        at = tmp_path / "at"
+        at.mkdir()
+        sh("mount", part(blank, 1), at)
+        (at / "etc" / "os-release").write_text("ID=other\n")
+        sh("umount", at)
+        done = bench.do("n15", "verify", "compared:1", blank)
+        assert (done.state, done.code) == ("failed", "target-differs")
+        assert f"{blank.name} does not hold what compared:1 does: partition 1 differs in " in done.reason
+        assert "litho nodeset NODE osimage=compared makes it the same again" in done.reason
+        assert not done.result["touched"]
+        assert done.result["exit_code"] == 7
+
+
+def test_a_disk_with_another_table_is_no_print_of_the_image(bench, plain, tmp_path):
+    bench.captured("n16", "placed", plain, engine="chunk")
+    with source(plain_disk(tmp_path, label="", name="elsewhere")) as disk:
+        done = bench.do("n17", "verify", "placed", disk)
+        assert (done.state, done.code) == ("failed", "target-differs")
+        assert f"{disk.name} does not hold placed:1: its partition 1 is not there" in done.reason
+
+
+def test_an_image_of_streams_cannot_be_compared(bench, plain):
+    bench.captured("n18", "streams", plain, engine="auto")
+    code, out, _ = bench.said("node", "verify", "n19", "--image", "streams")
+    assert (code, out) == (0, "n19: verify image-x86-streams\n")
+    task = bench.client.tasks(node="n19", active=True).tasks[0].id
+    with bench.booted("n19", plain, task) as agent:
+        done = bench.reaches(task, "failed")
+        agent.wait(15)
+    assert done.code == "not-chunks"
+    assert "partition 1 of streams:1 is a stream of partclone" in done.reason

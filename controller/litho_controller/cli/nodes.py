@@ -7,8 +7,9 @@ import time
 import click
 
 from litho.errors import UsageError
+from litho.library import parse_ref
 from litho_controller import api
-from litho_controller.cli import discovery, render
+from litho_controller.cli import discovery, live, render
 from litho_controller.cli.session import Session, json_option, noderange, pass_session, print_json
 
 
@@ -123,6 +124,46 @@ def rm(session: Session, range_: str, as_json: bool) -> None:
         print_json(answer.nodes)
     else:
         click.echo(f"removed {_count(answer)}")
+
+
+@node.command()
+@click.argument("range_", metavar="NODERANGE")
+@click.option(
+    "--image", "ref", default="", metavar="IMAGE", help="NAME or NAME:VERSION; else the one of the node's profile."
+)
+@click.option("--disk", default="", help="Which disk: sda, serial=..., wwn=...; else the rule of captures chooses.")
+@click.option("--allow", multiple=True, metavar="GUARD", help="Lift a guard, by the name that its refusal gave.")
+@click.option("--watch", is_flag=True, help="Follow the tasks to their end; 7 when a disk is not what the image is.")
+@json_option
+@pass_session
+def verify(
+    session: Session, *, range_: str, ref: str, disk: str, allow: tuple[str, ...], watch: bool, as_json: bool
+) -> int:
+    """Compare the disks of nodes with an image in chunks, at their next network boot.
+
+    Every used byte is read and compared with what the image holds; nothing is written. The task's result says which partitions
+    differ, and by how much; a system that was started since has always written something.
+
+    \b
+    Example:
+      litho node verify n01 --image golden --watch
+    """
+    if ref:
+        parse_ref(ref)
+    job = api.JobOptions(disk=disk, allow=allow)
+    answer = session.client.nodeset(api.NodesetRequest(range=noderange(range_), state="verify", image=ref, job=job))
+    failed = [line for line in answer.nodes if line.error]
+    if as_json and not watch:
+        print_json(answer.nodes)
+    else:
+        for line in answer.nodes:
+            click.echo(f"{line.node}: {render.clean(line.error or line.text)}", err=bool(line.error))
+    if not watch:
+        return int(bool(failed))
+    ended = live.watch(session, [line.task for line in answer.nodes if line.task], quiet=as_json)
+    if as_json:
+        print_json(ended)
+    return live.exit_code(ended) or int(bool(failed))
 
 
 @node.command()

@@ -45,7 +45,7 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
 
 def state_text(action: Action, *, arch: str, image: str) -> str:
     """What `nodeset` prints after the node's name: `<provmethod> <os>-<arch>-<profile>` with the os `image`."""
-    word = "image" if action == "capture" else "install"
+    word = {"capture": "image", "restore": "install", "verify": "verify"}[action]
     return f"{word} image-{arch or DEFAULT_ARCH}-{image}"
 
 

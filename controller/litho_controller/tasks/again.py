@@ -31,7 +31,7 @@ def next_attempt(row: TaskRow, *, now: float, counted: bool) -> TaskRow:
         node=row.node,
         action=row.action,
         image=row.image,
-        version=row.version if row.action == "restore" else 0,
+        version=row.version if row.action != "capture" else 0,
         job=row.job,
         task=Task(),
         progress=Progress(),

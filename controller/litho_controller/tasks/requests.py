@@ -142,8 +142,10 @@ class Requests:
             lines.append(NodesetLine(node=name, text=states[name], task=made[name].id, wave=place.id))
             log.info("%s: %s of %s for %s is queued", made[name].id, action, image, name)
         await nodes.set_state(conn, states)
-        profiles = [{"node": name, "os": "image", "profile": row.image} for name, row in made.items()]
-        await rows.put_many(conn, "nodetype", profiles)
+        if action != "verify":
+            # To compare a node with an image does not make it that image's.
+            profiles = [{"node": name, "os": "image", "profile": row.image} for name, row in made.items()]
+            await rows.put_many(conn, "nodetype", profiles)
         return lines, superseded
 
     def _new(self, node: str, action: Action, image: ImageRef, options: JobOptions) -> TaskRow:
@@ -175,7 +177,7 @@ class Requests:
     async def _resolved(self, action: Action, ref: ImageRef) -> ImageRef:
         """`ref` as the task will have it: a restore's with its version, which must exist. Raises LithoError."""
         check_name(ref.name)
-        if action == "restore":
+        if action != "capture":
             found = await asyncio.to_thread(self._tasks.library.resolve, ref)
             await asyncio.to_thread(self._tasks.library.manifest, found)
             return found
@@ -245,8 +247,8 @@ class Requests:
                 raise RefusedError(
                     f"the task {row.id} is {row.state}, so there is nothing to repeat", code="task-not-over"
                 )
-            if row.action == "restore":
-                await self._resolved("restore", ImageRef(row.image, row.version))
+            if row.action != "capture":
+                await self._resolved(row.action, ImageRef(row.image, row.version))
             async with tasks.store.write() as conn:
                 known = {node.name: node for node in await nodes.get(conn, [row.node])}
                 busy = {one.node: one for one in await rows_of.find(conn, nodes=[row.node], states=_ACTIVE)}

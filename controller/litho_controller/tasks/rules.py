@@ -163,6 +163,6 @@ def in_use(rows: Sequence[TaskRow], image: str, version: int) -> TaskRow | None:
     """The task under way that needs the image (that version of it, or any for 0), if there is one."""
     for row in rows:
         same = row.image == image and version in (0, row.version)
-        if same and row.action == "restore" and not row.state.ended:
+        if same and row.action != "capture" and not row.state.ended:
             return row
     return None

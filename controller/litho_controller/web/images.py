@@ -22,6 +22,8 @@ from litho_controller.web.lines import Count, follow
 
 routes = web.RouteTableDef()
 
+_USES = {"restore": "restores it to", "verify": "compares it with"}
+
 
 @routes.get("/v1/images")
 async def show_images(request: web.Request) -> web.Response:
@@ -82,7 +84,7 @@ async def remove_image(request: web.Request) -> web.Response:
             user = rules.in_use(await rows_of.all_active(conn), ref.name, ref.version)
         if user is not None:
             raise RefusedError(
-                f"the image {ref} is in use: {user.id} restores it to {user.node}",
+                f"the image {ref} is in use: {user.id} {_USES[user.action]} {user.node}",
                 hint=f"wait for its end, or: litho task cancel {user.id}",
                 code="image-in-use",
             )

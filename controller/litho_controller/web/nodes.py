@@ -100,6 +100,9 @@ async def remove_nodes(request: web.Request) -> web.Response:
     return answer(shown)
 
 
+_ACTIONS: dict[str, Action] = {"image": "capture", "verify": "verify"}
+
+
 @routes.post("/v1/nodeset")
 async def nodeset(request: web.Request) -> web.Response:
     """Set nodes to a state, or only say which they are in."""
@@ -122,7 +125,7 @@ async def nodeset(request: web.Request) -> web.Response:
     if wanted.state in ("boot", "offline"):
         lines = await desk.requests.set_boot(names, wanted.state)
         return answer(api.NodesetAnswer(nodes=tuple(lines)))
-    action: Action = "capture" if wanted.state == "image" else "restore"
+    action: Action = _ACTIONS.get(wanted.state, "restore")
     ref = parse_ref(wanted.image) if wanted.image else None
     if ref is not None and wanted.state == "osimage":
         captured = bool(await asyncio.to_thread(desk.library.versions, ref.name))
