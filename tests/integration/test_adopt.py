@@ -380,3 +380,44 @@ def test_what_a_killed_adoption_left_goes_with_the_next_one_and_a_living_one_sta
     assert "adopted golden:3" in out
     left = {path.name for path in library.root.glob("*.part")}
     assert left == {"golden.v2.json.part", "golden.v2-hda1.partimage.gz.part"}
+
+
+@pytest.mark.parametrize("label", ["dos", "gpt"])
+def test_a_folder_of_clonezilla_is_adopted_and_its_print_is_the_same(label, library, adopt, tmp_path):
+    folder = tmp_path / "office-img"
+    folder.mkdir()
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    (tree / "noise").write_bytes(os.urandom(4 * MIB))
+    for name in ("disk", "parts", "Info-dmi.txt", "blkdev.list", "clonezilla-img", "sda-chs.sf", "sda-gpt-1st"):
+        (folder / name).write_text("for Clonezilla\n")
+    with loop_disk(tmp_path / "disk", size=64 * MIB) as disk, loop_disk(tmp_path / "blank", size=64 * MIB) as blank:
+        table = f"label: {label}\nstart=2048, size=24MiB\nsize=24MiB\n"
+        sh("sfdisk", "--no-reread", "--no-tell-kernel", "--quiet", disk, stdin=table)
+        reread(disk)
+        with disk.open("r+b") as raw:
+            raw.write(b"BOOT".ljust(440, b"\x90"))
+            raw.seek(100 * 512)
+            raw.write(b"GRUB's core image".ljust(9 * 512, b"\x42"))
+        for number in (1, 2):
+            sh("mkfs.ext4", "-q", "-d", tree, part(disk, number))
+        sh("sync")
+        (folder / "sda-pt.sf").write_text(sh("sfdisk", "--dump", disk).replace(str(disk) + "p", "/dev/sda"))
+        sh("dd", f"if={disk}", f"of={folder}/sda-mbr", "count=1", "status=none")
+        sh("dd", f"if={disk}", f"of={folder}/sda-hidden-data-after-mbr", "skip=1", "count=2047", "status=none")
+        for number, check in ((1, "-a1"), (2, "-a0")):
+            clone = ("partclone.ext4", "-c", check, "-s", str(part(disk, number)), "-o", "-", "-L", "/dev/null")
+            stream = subprocess.run(clone, capture_output=True, check=True).stdout
+            packed = subprocess.run(["zstd", "-q", "-c"], input=stream, capture_output=True, check=True).stdout
+            half = len(packed) // 2
+            (folder / f"sda{number}.ext4-ptcl-img.zst.aa").write_bytes(packed[:half])
+            (folder / f"sda{number}.ext4-ptcl-img.zst.ab").write_bytes(packed[half:])
+        code, out, err = adopt("office", folder)
+        assert (code, err) == (0, "")
+        assert (
+            "note: sda2.ext4-ptcl-img.zst.aa has no checksums: only its length and its packing could be checked" in out
+        )
+        sh(AGENT, "restore", "--disk", blank, "--library", library.root, "--image", "office", "--yes")
+        reread(blank)
+        proven = prove(disk, blank, tmp_path)
+    assert [(one.fs, one.clean, one.files) for one in proven] == [("ext4", True, 1), ("ext4", True, 1)]
