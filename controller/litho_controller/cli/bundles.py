@@ -6,6 +6,7 @@ the command was called. `xcatexport NAME` alone writes NAME.tgz into it.
 
 from __future__ import annotations
 
+import inspect
 import os
 import sys
 from collections.abc import Iterator
@@ -155,7 +156,7 @@ def import_(
 
 def _under(command: click.Command, name: str, example: str) -> click.Command:
     """`command` under another name, with an example of its own."""
-    told = (command.help or "").partition("\b")[0]
+    told = inspect.cleandoc((command.help or "").partition("\b")[0]) + "\n\n"
     return click.Command(
         name, params=command.params, callback=command.callback, help=f"{told}\b\nExample:\n  {example}\n"
     )
