@@ -20,7 +20,7 @@ def test_a_node_with_uefi_is_captured_and_another_becomes_the_same(lab: Lab):
     n01 = lab.node(1, Disk(file=source, bus="sata"), uefi=True, rom=False)
     n02 = lab.node(2, Disk(file=disks.blank(folder / "target.qcow2", 1500), bus="virtio"), uefi=True, rom=False)
     with following(lab.world) as follow:
-        lab.controller.litho("nodeset", "n01", "image=golden", "--then", "poweroff")
+        lab.controller.litho("nodeset", "n01", "image=golden", "--engine", "partclone", "--then", "poweroff")
         n01.power_on()
         follow.ended("n01", "succeeded", 300)
         n01.wait_off(60)
