@@ -27,7 +27,11 @@ _DISKS = 64
 
 
 def inventory(root: Path = Path("/"), disks: Sequence[Disk] = ()) -> dict[str, Any]:
-    """The machine's facts as JSON-able values; `root` is where `proc` and `sys` lie."""
+    """The machine's facts as JSON-able values; `root` is where `proc` and `sys` lie.
+
+    Loop devices are no part of a machine: the root image itself lies on one, and eight empty ones would hide the disks.
+    """
+    real = [disk for disk in disks if disk.transport != "loop"]
     return {
         "arch": platform.machine(),
         "kernel": platform.release(),
@@ -35,7 +39,7 @@ def inventory(root: Path = Path("/"), disks: Sequence[Disk] = ()) -> dict[str, A
         "memory": memory_bytes(root),
         "nics": nics(root),
         "board": board(root),
-        "disks": [disk_facts(disk) for disk in disks[:_DISKS]],
+        "disks": [disk_facts(disk) for disk in real[:_DISKS]],
     }
 
 

@@ -3,6 +3,9 @@ from pathlib import Path
 import msgspec
 
 from litho_agent import hostfacts
+from litho_agent.disks.disk import Disk
+
+DISKS = (("loop0", "loop"), ("sda", "ata"), ("loop1", "loop"), ("nvme0n1", "nvme"))
 
 
 def machine(root: Path) -> Path:
@@ -34,6 +37,12 @@ def test_a_machine_is_told_from_its_proc_and_sys(tmp_path):
         {"name": "eth0", "mac": "52:54:00:00:00:01", "state": "up", "speed": 25000},
         {"name": "eth1", "mac": "", "state": "", "speed": 0},
     ]
+
+
+def test_loop_devices_are_no_part_of_a_machine(tmp_path):
+    disks = [Disk(name=name, path=f"/dev/{name}", size=10, transport=transport) for name, transport in DISKS]
+    facts = hostfacts.inventory(tmp_path, disks)
+    assert [disk["name"] for disk in facts["disks"]] == ["sda", "nvme0n1"]
 
 
 def test_what_cannot_be_read_is_left_out(tmp_path):
