@@ -71,8 +71,9 @@ def lay_out_tftp(tftp: Path, rootimg: Path) -> None:
     tftp.mkdir(exist_ok=True)
     for loader in LOADERS:
         shutil.copy(loader, tftp)
-    # GRUB's file is looked for by the card's address below the prefix: grub.cfg-01-52-54-00-...
-    process.run(["grub-mkimage", "-O", "i386-pc-pxe", "-p", "(pxe)/boot/grub2", "-o", tftp / "grub2.0", *GRUB_MODULES])
+    # As grub-mknetdir makes it. A prefix without a device means the TFTP server that GRUB came from, and only there does it look
+    # for the file by the card's address: grub.cfg-01-52-54-00-...
+    process.run(["grub-mkimage", "-O", "i386-pc-pxe", "-p", "/boot/grub2", "-o", tftp / "grub2.0", *GRUB_MODULES])
     (tftp / "xcat").mkdir()
     (tftp / "xcat/image").symlink_to(rootimg / "xcat/tftpboot/xcat/image")
 
