@@ -229,6 +229,7 @@ def library(session: Recorder, one: Path, old: Path) -> None:
         title="The library",
     )
     session.works("n01", one, "litho nodeset n01 image --watch")
+    session.works("n01", one, "litho node verify n01 --image golden --watch")
     session.run("litho image stats")
     session.run("litho image diff golden:1 golden:2")
     session.run("litho image scrub")

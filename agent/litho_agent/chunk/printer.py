@@ -17,6 +17,9 @@ from litho_agent.gauges import Gauge
 from litho_agent.telling import Teller, check_cancelled
 from litho_agent.transfer import Cancelled, Watch
 
+_WORTH_TELLING = 100
+"""On a blank disk some chunks are right by chance, because zeros are: below this part of all it is no news."""
+
 
 class ChunkPrinter:
     """The chunk engine for the partitions of one image that it made; does nothing when there are none."""
@@ -99,8 +102,9 @@ class ChunkPrinter:
         """What a person should know of it."""
         found: list[str] = []
         right = sum(receipt.right for receipt in self.receipts)
-        if right:
-            found.append(f"{share(right, right + sum(receipt.moved for receipt in self.receipts))} were already right")
+        total = right + sum(receipt.moved for receipt in self.receipts)
+        if right * _WORTH_TELLING > total:
+            found.append(f"{share(right, total)} were already right")
         if self._job.verify_target and self.parts:
             found.append(f"all of it was read back from the disk and is what {self._job.image} holds")
         if self._unfreed:
