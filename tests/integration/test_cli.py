@@ -245,12 +245,13 @@ def test_a_range_of_thousands_of_names_from_a_file_arrives(site, tmp_path):
 
 def test_all_of_ten_thousand_nodes_are_told_in_under_a_second(site):
     site.good("node", "add", "n[00001-10000]", "--group", "all")
-    begun = time.monotonic()
-    out = site.good("nodestat", "all")
-    took = time.monotonic() - begun
-    assert out.count("\n") == 10_000
-    # The aim is one second on an idle machine; what is measured here shares it with other work.
-    assert took < 3, f"{took:.2f} s"
+    for command, lines in (("nodestat", 10_000), ("lsdef", 20_000)):
+        begun = time.monotonic()
+        out = site.good(command, "all")
+        took = time.monotonic() - begun
+        assert out.count("\n") == lines
+        # The aim is one second on an idle machine (bench/controller.py); what is measured here shares it with other work.
+        assert took < 4, f"{command}: {took:.2f} s"
 
 
 def test_a_second_controller_on_the_same_state_is_refused_in_a_sentence(site):
