@@ -79,14 +79,14 @@ def restore(order: WorkOrder, teller: Teller) -> Succeeded:
         count = 1 if chunks.parts else hostfacts.lanes_for(job.parallel, rotational=disk.rotational)
         each(streams, printer.print, count=count, cancelled=teller.cancelled)
         chunks.read_back({part.number: devices.of(part) for part in chunks.parts}, teller)
+        notes = [*manifest.notes, *fitted.notes, *chunks.notes()]
         if fitted.grown is not None:
             check_cancelled(teller)
             teller.enter("grow")
-            _grow(hold, manifest, devices, fitted.grown)
+            notes += _grow(hold, manifest, devices, fitted.grown)
         elif table.label == "none" and manifest.parts and manifest.parts[0].fs == "ntfs":
             tail.repeat(hold.path, manifest.parts[0].size)
         teller.enter("settle")
-        notes = [*manifest.notes, *fitted.notes, *chunks.notes()]
         for part in manifest.parts:
             notes += settled(hold, devices.of(part), part, job, teller)
         check_cancelled(teller)
@@ -252,9 +252,10 @@ def _fit(manifest: Manifest, table: Table, disk: Disk, job: Job) -> Fitted:
     )
 
 
-def _grow(hold: Hold, manifest: Manifest, devices: Devices, number: int) -> None:
+def _grow(hold: Hold, manifest: Manifest, devices: Devices, number: int) -> list[str]:
     part = next(part for part in manifest.parts if part.number == number)
-    grow(hold, devices.of(part), part.fs, uuid=part.uuid, label=part.label)
+    left = grow(hold, devices.of(part), part.fs, uuid=part.uuid, label=part.label)
+    return [left] if left else []
 
 
 def _read(library: Library, ref: FileRef) -> bytes:

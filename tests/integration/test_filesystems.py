@@ -258,6 +258,16 @@ def _size_of(fs: str, device: Path, tmp_path: Path) -> int:
         return shutil.disk_usage(where).total
 
 
+def test_a_btrfs_that_the_kernel_does_not_resize_is_left_as_it_was_and_said(tmp_path: Path) -> None:
+    with loop_disk(tmp_path / "small", size=128 * MIB) as small:
+        sh(*MAKE["btrfs"], small)
+    with loop_disk(tmp_path / "small", size=200 * MIB) as larger, held(larger, write=True) as hold:
+        assert grow(hold, larger, "btrfs") == (
+            f"the btrfs on {larger} was left at its size: the kernel resizes none to less than 256 MiB"
+        )
+        assert prove(larger, "btrfs", hold=hold)
+
+
 def test_what_cannot_grow_says_so(tmp_path: Path) -> None:
     with (
         loop_disk(tmp_path / "disk", size=50 * MIB) as disk,
