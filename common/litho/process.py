@@ -45,6 +45,8 @@ PACKAGES = {
     "e2fsck": "e2fsprogs",
     "mkswap": "util-linux",
     "mosquitto": "mosquitto",
+    "nbdfuse": "libnbd-bin",
+    "nbdkit": "nbdkit",
     "ntfsresize": "ntfs-3g",
     "openssl": "openssl",
     "partimage": "partimage",

@@ -9,7 +9,7 @@ import click
 from litho.errors import IntegrityError, UsageError
 from litho.library import Library, Manifest, parse_ref
 from litho_controller import api
-from litho_controller.cli import care, render
+from litho_controller.cli import care, look, render
 from litho_controller.cli.adopt import adopt
 from litho_controller.cli.meter import meter
 from litho_controller.cli.session import Session, json_option, pass_session, print_json
@@ -207,5 +207,5 @@ def init(session: Session, directory: Path | None) -> None:
     click.echo(f"{made.root} is an image library with {render.size(made.free())} free")
 
 
-for _command in (adopt, care.diff, care.prune, care.gc, care.stats, care.scrub):
+for _command in (adopt, care.diff, care.prune, care.gc, care.stats, care.scrub, look.mount, look.cp):
     image.add_command(_command)
