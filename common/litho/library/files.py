@@ -174,10 +174,12 @@ def temporaries(root: Path) -> list[tuple[Path, str]]:
 def read_small(path: Path, limit: int) -> bytes:
     """What stands in a small regular file, cut after `limit` bytes. Raises OSError.
 
-    A pipe or a device under a file's name would hang the reader, a huge file fill its memory.
+    A pipe or a device under a file's name would hang the reader, a huge file fill its memory. So would a large `limit`, if it
+    were asked for as it is: memory is taken for all of it at once, and a node has little.
     """
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     with os.fdopen(fd, "rb") as file:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
+        info = os.fstat(fd)
+        if not stat.S_ISREG(info.st_mode):
             raise OSError(errno.EINVAL, f"{path.name} is not a regular file")
-        return file.read(limit)
+        return file.read(min(limit, max(info.st_size + 1, 64 * 1024)))
