@@ -6,7 +6,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMPS := $(VENV)/.stamps
 
-.PHONY: demo test lint bench rootimg e2e lock setup clean
+.PHONY: demo test lint bench matrix machines rootimg e2e lock setup clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -23,6 +23,12 @@ lint: setup ## ruff, mypy, import contracts
 
 bench: setup ## side by side with the bare pipes
 	$(BIN)/python -m bench
+
+matrix: setup ## every kind of table, file system and target disk through capture and restore; renews docs/reference/matrix.md
+	LITHO_MATRIX=full LITHO_MATRIX_REPORT=docs/reference/matrix.md $(BIN)/pytest -q tests/integration/test_matrix.py
+
+machines: setup ## ten thousand generated machines for the rule that chooses the disk
+	LITHO_EXAMPLES=10000 $(BIN)/pytest -q tests/unit/agent/test_disks_machines.py
 
 rootimg: setup ## kernel, initrd and root image of the nodes, in build/rootimg
 	$(BIN)/python -m litho_rootimg

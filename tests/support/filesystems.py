@@ -81,7 +81,8 @@ def blkid_name(variant: str) -> str:
 
 
 def make(variant: str, device: Path) -> None:
-    sh(*MAKE[variant], device)
+    more = ("-w", sh("blockdev", "--getss", device).strip()) if variant == "f2fs" else ()
+    sh(*MAKE[variant], *more, device)
 
 
 def files(folder: Path) -> Path:
@@ -105,6 +106,10 @@ def fill(variant: str, device: Path, folder: Path) -> bool:
     if fs == "vfat":
         for path in sorted(tree.iterdir()):
             sh("mcopy", "-s", "-i", device, path, "::")
+        return True
+    if fs == "f2fs":
+        # Few kernels have its driver; its tools can copy files in.
+        sh("sload.f2fs", "-f", tree, device)
         return True
     if variant == "xfs-v4":
         # Not every kernel mounts it any more; mkfs can copy files in.
