@@ -289,7 +289,7 @@ async def test_an_osimage_that_is_no_image_asks_for_what_its_profile_and_method_
     assert await nodeset("n01", "take") == "image image-x86-fresh"
     assert await nodeset("n02", "put") == "install image-x86-golden"
     assert await nodeset("n03", "golden:1") == "install image-x86-golden"
-    for name, code in (("net", "bad-osimage"), ("nope", "image-missing")):
+    for name, code in (("clone", "bad-provmethod"), ("net", "bad-osimage"), ("nope", "image-missing")):
         body = api.NodesetRequest(range="n04", state="osimage", image=name)
         assert (await admin.refused("POST", "/v1/nodeset", body))[1].code == code
 
