@@ -119,8 +119,10 @@ async def ask_disk(path: str) -> tuple[str, str]:
         if child.returncode is None:
             child.kill()
             # One that hangs in the kernel goes when the disk answers, and is not waited for.
-            with contextlib.suppress(TimeoutError):
+            try:
                 await asyncio.wait_for(child.wait(), 1.0)
+            except TimeoutError:
+                process.leave(child)
     return verdict(said.decode(errors="replace"))
 
 

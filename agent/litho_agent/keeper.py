@@ -22,6 +22,8 @@ from pathlib import Path
 
 import msgspec
 
+from litho import process
+
 CANCEL_GRACE_S = 1.5
 """Seconds that a worker has to stop by itself after a cancel; then it is killed."""
 LEAVE_S = 30.0
@@ -108,8 +110,8 @@ class Keeper:
         )
 
     def abandon(self) -> None:
-        """Let go of its pipes; the kernel ends it when its call returns, and a waiting thread of the event loop reaps it."""
-        self._child._transport.close()  # type: ignore[attr-defined]  # there is no public way
+        """Let go of it; the kernel ends it when its call returns."""
+        process.leave(self._child)
 
 
 def where_it_waits(pid: int) -> str:

@@ -242,8 +242,10 @@ async def _run(words: process.Argv) -> None:
     finally:
         if child.returncode is None:
             # One that hangs in the kernel with the server goes when that answers, and is not waited for.
-            with contextlib.suppress(TimeoutError):
+            try:
                 await asyncio.wait_for(process.end(child, grace_s=1.0), _LEAVE_S)
+            except TimeoutError:
+                process.leave(child)
     done = process.Done(tuple(str(word) for word in words), child.returncode or 0, "", err.decode(errors="replace"))
     if done.code != 0:
         raise process.failure(done)

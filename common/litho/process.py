@@ -263,6 +263,16 @@ async def end(child: asyncio.subprocess.Process, *, grace_s: float = 5.0) -> int
     return await child.wait()
 
 
+_LEFT: list[asyncio.subprocess.Process] = []
+"""Children that could not be ended. A reference is kept: one that is collected while its process lives is called a leak."""
+
+
+def leave(child: asyncio.subprocess.Process) -> None:
+    """Let go of a child that hangs in the kernel and takes no signal: its pipes are closed, nobody waits for it any more."""
+    _LEFT.append(child)
+    child._transport.close()  # type: ignore[attr-defined]  # there is no public way
+
+
 async def end_group(child: asyncio.subprocess.Process, *, grace_s: float = 1.0) -> int:
     """The same for a child that leads its own group (`own_group`), and everything that it started and left behind."""
     _signal_group(child, signal.SIGTERM)
