@@ -13,6 +13,7 @@ from litho.errors import ConfigError
 from litho_rootimg import tree
 
 from .conftest import Lab
+from .lab.controller import BIN
 
 AGENT = r"claiming task \S+ for n01"
 PROGRAMS = """
@@ -76,6 +77,18 @@ def test_it_is_small_and_says_what_is_in_it(rootimg: Path):
     assert {"partclone", "msgspec", "busybox-static"} <= names
     assert any(name.startswith("linux-image-") for name in names)
     process.run(["sh", "-c", f"cd {rootimg} && sha256sum --quiet -c SHA256SUMS"])
+
+
+def test_one_command_puts_it_where_a_controller_gives_it_out(rootimg: Path, tmp_path: Path):
+    """Nothing has changed since it was built, so the build has nothing to fetch: there is no way to Debian's archive here."""
+    settings = tmp_path / "lithograph.toml"
+    settings.write_text(f'state_dir = "{tmp_path}/state"\n[boot]\ndir = "{tmp_path}/boot"\n')
+    argv = [BIN / "litho", "rootimg", "build", "--out", rootimg]
+    told = process.run(argv, env={"LITHO_CONFIG": str(settings)}).out
+    assert f"MiB  {rootimg}/http/rootimg.squashfs" in told
+    assert told.endswith("nodes boot this root image from now on\n")
+    for name in ("vmlinuz", "initrd.img", "rootimg.squashfs", "agent.tar.gz"):
+        assert (tmp_path / "boot" / name).read_bytes() == (rootimg / "http" / name).read_bytes()
 
 
 def test_partimage_ng_goes_in_when_its_libraries_are_there(root: Path, tmp_path: Path):
