@@ -12,9 +12,9 @@ from litho.errors import NotFoundError, RefusedError
 from litho.library import ImageRef, Library
 from litho.library.chunks.window import Window
 from litho_controller.looking import inside, serve
-from support.chunked import MB, capture, contents
+from support.chunked import MB, contents
 from support.images import publish
-from support.loop import sh
+from support.loop import loop_disk, sh
 
 LITHO = Path(__file__).parents[2] / ".venv/bin/litho"
 
@@ -34,7 +34,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     sh("truncate", "-s", "64M", disk)
     sh("mkfs.ext4", "-q", "-F", "-d", tree, disk)
     library = Library.create(folder / "lib")
-    capture(library, "golden", disk, fs="ext4")
+    with loop_disk(disk) as device:
+        sh(LITHO.with_name("litho-agent"), "capture", "--disk", device, "--library", library.root, "--image", "golden")
     publish(library, "stream")
     (folder / "litho.toml").write_text(f'library = "{folder}/lib"\n')
     return folder
@@ -73,7 +74,7 @@ def test_any_piece_of_a_partition_reads_as_it_was(window, place):
 
 def test_a_file_and_a_directory_are_taken_out(place, tmp_path):
     code, said = litho(place, "image", "cp", "golden:/etc/motd", tmp_path)
-    assert code == 0 and "from partition 1" in said
+    assert code == 0 and "from partition 0" in said
     assert (tmp_path / "fstab").read_text() == "/dev/sda1 / ext4\n"
     assert litho(place, "image", "cp", "golden:1:/big", tmp_path / "mine")[0] == 0
     assert (tmp_path / "mine").read_bytes() == contents(3, 5 * MB)
@@ -129,7 +130,7 @@ def test_a_mount_lasts_until_ctrl_c_and_leaves_nothing(place, tmp_path, raw):
         assert str(at) in first
         assert "Ctrl-C" in child.stdout.readline()
         if raw:
-            assert (at / "p1/part1").stat().st_size == 64 * MB
+            assert (at / "p0/part0").stat().st_size == 64 * MB
         else:
             assert (at / "etc/fstab").read_text() == "/dev/sda1 / ext4\n"
             assert not os.access(at / "etc/fstab", os.W_OK)
@@ -143,3 +144,35 @@ def test_streams_are_pointed_to_convert(place):
     library = Library.open(place / "lib")
     with pytest.raises(RefusedError, match="cannot be read at any place"):
         serve.windows(library.manifest(ImageRef("stream")))
+
+
+def used_bytes(place: Path, ref: ImageRef) -> bytes:
+    library = Library.open(place / "lib")
+    window = Window(library, library.manifest(ref).parts[0])
+    try:
+        return window.pread(window.size, 0)
+    finally:
+        window.close()
+
+
+def test_an_image_is_saved_anew_by_another_engine_and_back(place):
+    """Chunks -> partclone's stream -> chunks: the same used bytes, the same files."""
+    code, said = litho(place, "image", "convert", "golden:1", "--to", "partclone", "--name", "converted")
+    assert code == 0 and said.endswith("golden:1 is converted:1 now, by partclone\n"), said
+    library = Library.open(place / "lib")
+    manifest = library.manifest(ImageRef("converted", 1))
+    assert manifest.parts[0].engine == "partclone" and manifest.labels["converted-from"] == "golden:1"
+    code, said = litho(place, "image", "convert", "converted", "--to", "chunk")
+    assert code == 0 and said.endswith("converted:1 is converted:2 now, by chunk\n"), said
+    assert used_bytes(place, ImageRef("converted", 2)) == used_bytes(place, ImageRef("golden", 1))
+    assert not any("litho-convert" in line for line in sh("losetup", "-a").splitlines())
+
+
+def test_a_conversion_without_room_is_refused_before_it_begins(place, tmp_path):
+    sh("mount", "-t", "tmpfs", "-o", "size=64k", "none", tmp_path)
+    try:
+        code, said = litho(place, "image", "convert", "golden", "--to", "raw", "--scratch", tmp_path)
+    finally:
+        sh("umount", tmp_path)
+    assert code == 6 and "--scratch" in said
+    assert Library.open(place / "lib").versions("golden") == [1]

@@ -207,5 +207,5 @@ def init(session: Session, directory: Path | None) -> None:
     click.echo(f"{made.root} is an image library with {render.size(made.free())} free")
 
 
-for _command in (adopt, care.diff, care.prune, care.gc, care.stats, care.scrub, look.mount, look.cp):
+for _command in (adopt, care.diff, care.prune, care.gc, care.stats, care.scrub, look.mount, look.cp, look.convert):
     image.add_command(_command)

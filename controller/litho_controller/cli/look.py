@@ -14,9 +14,11 @@ import click
 from litho.errors import NotFoundError, RefusedError, UsageError
 from litho.library import ImageRef, Library, Manifest, parse_ref
 from litho.library.manifest import Part
+from litho.library.names import check_name
 from litho_controller.cli import render
 from litho_controller.cli.session import Session, pass_session
 from litho_controller.looking import inside, serve
+from litho_controller.looking.convert import convert as convert_image
 
 part_option = click.option(
     "--part", "number", type=click.IntRange(0, 1024), help="The partition; default: the one that fits."
@@ -101,6 +103,46 @@ def cp(session: Session, source: str, target: Path, *, number: int | None) -> No
         ((chosen, place),) = places
         size = inside.copy(place, target)
     click.echo(f"{source} is in {target}: {render.size(size)} from partition {chosen}")
+
+
+@click.command()
+@click.argument("ref", metavar="IMAGE")
+@click.option(
+    "--to",
+    "engine",
+    type=click.Choice(["chunk", "auto", "partclone", "partimage", "raw"]),
+    required=True,
+    help="Engine.",
+)
+@click.option("--name", metavar="NAME", help="Name of the new image; default: a new version of the same.")
+@click.option("--compress", type=click.Choice(["zstd", "gzip", "none"]), help="How streams are packed.")
+@click.option("--level", type=click.IntRange(1, 19), help="How hard to pack.")
+@click.option(
+    "--scratch",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    default=Path("/var/tmp"),  # noqa: S108 - a directory of our own is made in it
+    show_default=True,
+    help="Where the scratch disk lies.",
+)
+@pass_session
+def convert(session: Session, /, ref: str, scratch: Path, *, engine: str, name: str | None, **packing: object) -> None:
+    """Save an image anew by another engine, as its next version.
+
+    It is restored onto a scratch disk and captured from there: partclone's or partimage's streams become chunks, or the
+    other way round. The scratch disk takes as much room as the image has used bytes. The old version stays.
+
+    \b
+    Example:
+      litho image convert golden:1 --to chunk
+      litho image convert golden --to partimage --compress gzip --name golden-old
+    """
+    library, found, manifest = _opened(session, ref)
+    words = ["--engine", engine]
+    for option, value in packing.items():
+        if value is not None:
+            words += [f"--{option}", str(value)]
+    made = convert_image(library, manifest, words, name=check_name(name or found.name), scratch=scratch)
+    click.echo(f"{found} is {made} now, by {engine}")
 
 
 def _opened(session: Session, ref: str) -> tuple[Library, ImageRef, Manifest]:
