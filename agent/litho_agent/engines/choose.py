@@ -34,7 +34,11 @@ CHUNK: EngineName = "chunk"
 def settled(job: Job) -> EngineName:
     """What a capture is made with, now that everybody who may wish has been heard. Pure. Raises RefusedError."""
     if job.engine == CHUNK and job.compress == "gzip":
-        raise _refused(CHUNK, "chunks are packed by zstd or not at all, and gzip was asked for")
+        raise RefusedError(
+            "chunks are packed by zstd or not at all, and gzip was asked for",
+            hint="leave out one of them: litho.engine=chunk, or litho.compress=gzip",
+            code="engine-cannot",
+        )
     if job.engine:
         return job.engine
     return "auto" if job.compress == "gzip" or job.vcl_markers else CHUNK
@@ -110,6 +114,6 @@ def program_version(engine: Engine) -> str:
 def _refused(asked: str, message: str) -> RefusedError:
     return RefusedError(
         message,
-        hint=f"leave out litho.engine={asked}, and the engine is chosen by file system",
+        hint=f"leave out litho.engine={asked}: chunks hold any content, and litho.engine=auto takes the engine that can",
         code="engine-cannot",
     )

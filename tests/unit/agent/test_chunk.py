@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 from litho.errors import CancelledError, DiskError, IntegrityError
 from litho.library import Library
 from litho.library.chunks import ChunkStore, ChunkWriter, UsedMap
+from litho.library.chunks.reader import check_pack
 from litho_agent.chunk import crew
 from litho_agent.chunk.capture import save_partition
 from litho_agent.chunk.delta import PROBE_EVERY, SAMPLES, Chooser, spread
 from litho_agent.chunk.device import Device, UnreadableError, page_buffer
+from litho_agent.chunk.printer import share
 from litho_agent.chunk.readback import read_back, require_same
 from litho_agent.chunk.restore import restore_partition
 from litho_agent.chunk.usage import whole_map
@@ -254,6 +256,79 @@ def test_zeros_are_not_stored_and_are_written_back(tmp_path, store):
     target.write_bytes(b"\xff" * (2 * MB + 3))
     restore_partition(target, saved.index, store)
     assert target.read_bytes() == source.read_bytes()
+
+
+def test_each_kind_of_work_is_told_as_its_share_of_the_crews_time():
+    works = crew.Works(("read", "write"), threads=4)
+    assert works.rates() == ()
+    for _ in range(3):
+        reading, writing = works.worker()
+        reading.add(100, 2.0)
+        writing.add(30, 1.0)
+    assert [(one.name, one.bytes, one.busy_s) for one in works.rates()] == [("read", 300, 1.5), ("write", 90, 0.75)]
+
+
+def test_the_stages_of_a_capture_and_of_a_restore_are_told(tmp_path, store):
+    source, target = tmp_path / "a", tmp_path / "b"
+    data = patterned(source, 2 * MB)
+    seen = []
+    saved = save(store, source, UsedMap([(0, len(data))], len(data)), watcher=seen.append)
+    assert {one.name: one.bytes for one in seen[-1]} == {
+        "disk read": len(data),
+        "hash": len(data),
+        "compress": len(data),
+        "library write": saved.stored,
+    }
+    target.write_bytes(bytes(len(data)))
+    done = restore_partition(target, saved.index, store, mode="plain", watcher=seen.append)
+    assert {one.name: one.bytes for one in seen[-1]} == {
+        "disk compare": 0,
+        "library read": done.fetched,
+        "unpack": len(data),
+        "disk write": len(data),
+    }
+    assert saved.index.total == len(data)
+
+
+def test_a_cancelled_capture_does_not_wait_for_its_units(tmp_path, store):
+    source = tmp_path / "a"
+    data = patterned(source, 16 * MB)
+    with pytest.raises(CancelledError):
+        save(store, source, UsedMap([(0, len(data))], len(data)), level=19, cancelled=lambda: True)
+
+
+@pytest.mark.parametrize(
+    ("part", "whole", "text"),
+    [
+        (9_100_000_000, 10_000_000_000, "9.1 of 10.0 GB"),
+        (21_300_000, 24_100_000, "21.3 of 24.1 MB"),
+        (0, 0, "0.0 of 0.0 MB"),
+    ],
+)
+def test_shares_are_told_in_units_that_fit(part, whole, text):
+    assert share(part, whole) == text
+
+
+def test_a_pack_is_read_back_as_it_lies_and_a_flipped_bit_in_it_is_found(tmp_path, store):
+    source = tmp_path / "a"
+    data = patterned(source, MB)
+    with ChunkWriter(store) as writer:
+        saved = save_partition(source, UsedMap([(0, len(data))], len(data)), writer, grain=GRAIN)
+        writer.finish(saved.index.packs)
+    [pack] = writer.sealed
+    index = store.index(pack)
+    assert sum(check_pack(store, index)) >= saved.stored
+    path = store.path(pack, "pack")
+    stored = bytearray(path.read_bytes())
+    for at in (5, len(stored) // 2, len(stored) - 1):
+        stored[at] ^= 4
+        path.write_bytes(stored)
+        with pytest.raises(IntegrityError):
+            list(check_pack(store, index))
+        stored[at] ^= 4
+    path.write_bytes(stored[:-1])
+    with pytest.raises(IntegrityError):
+        list(check_pack(store, index))
 
 
 @pytest.mark.parametrize("begin", [0.0, 0.3, 0.999])

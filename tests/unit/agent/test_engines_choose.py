@@ -3,7 +3,8 @@
 import pytest
 
 from litho.errors import LibraryError, RefusedError
-from litho_agent.engines.choose import choose, named, parse_xfs_version
+from litho.job import Job
+from litho_agent.engines.choose import choose, named, parse_xfs_version, settled
 
 
 @pytest.mark.parametrize(
@@ -27,6 +28,27 @@ from litho_agent.engines.choose import choose, named, parse_xfs_version
 )
 def test_nobody_asked_so_the_file_system_decides(fs: str, engine: str) -> None:
     assert choose(fs).name == engine
+
+
+@pytest.mark.parametrize(
+    ("wishes", "engine"),
+    [
+        ({}, "chunk"),
+        ({"compress": "none"}, "chunk"),
+        ({"compress": "gzip"}, "auto"),
+        ({"vcl_markers": True}, "auto"),
+        ({"engine": "chunk", "vcl_markers": True}, "chunk"),
+        ({"engine": "partimage", "compress": "gzip"}, "partimage"),
+        ({"engine": "auto"}, "auto"),
+    ],
+)
+def test_chunks_where_nobody_asked_and_nobody_relies_on_streams(wishes: dict[str, object], engine: str) -> None:
+    assert settled(Job(action="capture", image="golden", **wishes)) == engine  # type: ignore[arg-type]
+
+
+def test_chunks_packed_by_gzip_are_refused() -> None:
+    with pytest.raises(RefusedError, match="chunks are packed by zstd or not at all"):
+        settled(Job(action="capture", image="golden", engine="chunk", compress="gzip"))
 
 
 @pytest.mark.parametrize("fs", ["ext2", "ext3", "vfat", "ntfs", "reiserfs", "jfs"])

@@ -60,6 +60,23 @@ def test_a_wish_fills_what_is_open_and_the_order_wins_where_it_says_something(na
         assert getattr(fill(said, Settings(**{name: wish})), name) == ordered
 
 
+@pytest.mark.parametrize(
+    ("ordered", "wish", "site", "engine"),
+    [
+        ("", "", "", ""),
+        ("", "", "chunk", ""),
+        ("", "", "partimage", "partimage"),
+        ("", "partclone", "partimage", "partclone"),
+        ("", "chunk", "auto", "chunk"),
+        ("raw", "chunk", "auto", "raw"),
+    ],
+)
+def test_the_task_says_the_engine_then_the_command_line_then_the_site_then_the_agents_rule(ordered, wish, site, engine):
+    job = Job(action="capture", image="golden", engine=ordered)
+    assert fill(job, Settings(engine=wish), site).engine == engine
+    assert fill(Job(action="restore", image="golden"), Settings(), site).engine == ""
+
+
 def test_what_and_which_image_are_never_the_kernel_command_lines_business():
     assert not {"action", "image", "version", "labels", "vcl_markers"} & set(node.FILLED)
     assert set(node.FILLED) <= set(Job.__struct_fields__)
