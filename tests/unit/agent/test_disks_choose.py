@@ -1,10 +1,11 @@
 """Which disk: the rule, over inventories of machines that people have, written down as data."""
 
+import msgspec
 import pytest
 
 from litho.errors import DiskError, RefusedError, UsageError
 from litho_agent.disks import choose, guard
-from litho_agent.disks.disk import Disk, Holder, Mount, Signature
+from litho_agent.disks.disk import Disk, Holder, Mount, Signature, described
 from litho_agent.disks.selector import parse, parse_size
 
 GB = 10**9
@@ -169,6 +170,22 @@ def test_a_serial_that_is_a_prefix_of_anothers_does_not_match_it() -> None:
     assert choose(TWINS, "serial=S3Z1NX0K", "restore").code == "disk-missing"
     assert choose(TWINS, "serial=s3z1nx0k1", "restore").code == "disk-missing"
     assert choose(TWINS, "model=SAMSUNG", "restore").code == "disk-missing"
+
+
+def test_names_that_change_places_between_two_boots_do_not_change_the_disk() -> None:
+    before = (
+        disk("sda", serial="A1", wwn="naa.5000c500a1", by_path=("/dev/disk/by-path/pci-0000:00:1f.2-ata-1",)),
+        disk("sdb", serial="B2", wwn="naa.5000c500b2", by_path=("/dev/disk/by-path/pci-0000:00:1f.2-ata-2",)),
+    )
+    names = {"sda": "sdb", "sdb": "sda"}
+    after = tuple(msgspec.structs.replace(one, name=names[one.name], path=f"/dev/{names[one.name]}") for one in before)
+    for selector in ("serial=B2", "wwn=0x5000c500b2", "/dev/disk/by-path/pci-0000:00:1f.2-ata-2"):
+        found = [choose(disks, selector, "restore").require() for disks in (before, after)]
+        assert [one.serial for one in found] == ["B2", "B2"]
+        assert [one.name for one in found] == ["sdb", "sda"]
+    # By the kernel's name it would be another one: told with its serial before anything is written.
+    assert choose(after, "sdb", "restore").require().serial == "A1"
+    assert "serial A1" in described(choose(after, "sdb", "restore").require())
 
 
 def test_equal_twins_are_listed_and_none_is_taken() -> None:
