@@ -154,6 +154,8 @@ def test_each_end_has_a_sentence():
         "note: sda3 skipped",
     ]
     assert sentence(msgspec.structs.replace(done, seconds=0.0, notes=()))[0].endswith("0:00")
+    lost = sentence(msgspec.structs.replace(done, lost=8192, notes=()))
+    assert lost[0].endswith("50.0 MiB/s; 8.0 KiB of the source could not be read")
     assert sentence(Failed(code="x", reason="it broke")) == ["failed: it broke"]
     assert sentence(Stopped(touched=True))[0].endswith("the disk was written to and is not usable as it is")
     assert sentence(Started()) == ["started"]

@@ -98,6 +98,54 @@ def test_any_manifest_that_can_be_written_can_be_read(label: str, note: str, use
     assert parse(mf.dump(written)) == written
 
 
+def frame(number: int = 2, **changes: Any) -> Part:
+    return Part(**{"number": number, "kind": "empty", "start": 2**30, "size": 2**30, **changes})
+
+
+def inside(number: int, start: int, size: int, within: int = 2) -> Part:
+    data = ref(f"golden.v2-sda2-lv{number}.partclone.zst")
+    return stream(number, start=2**30 + start, size=size, within=within, data=data)
+
+
+def test_parts_inside_of_a_partition_come_back_as_they_were_written() -> None:
+    written = sample(parts=(stream(1), frame(), inside(258, 2**20, 2**20), inside(257, 2**21, 2**22)))
+    assert parse(mf.dump(written)) == written
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        (inside(257, 0, 2**20),),
+        (frame(), inside(257, 0, 2**20, within=3)),
+        (frame(kind="skipped"), inside(257, 0, 2**20)),
+        (frame(), inside(3, 0, 2**20)),
+        (frame(), inside(257, -(2**20), 2**20)),
+        (frame(), inside(257, 2**29, 2**29 + 1)),
+        (frame(), inside(257, 0, 2**21), inside(258, 2**20, 2**20)),
+        (frame(), frame(257, within=2), inside(258, 0, 2**20, within=257)),
+    ],
+)
+def test_a_part_that_has_no_room_inside_of_another_is_refused(parts: tuple[Part, ...]) -> None:
+    with pytest.raises(LibraryError, match="where it has no room") as refused:
+        parse(mf.dump(sample(parts=parts)))
+    assert refused.value.code == "bad-manifest"
+
+
+def test_what_was_lost_is_counted_with_what_is_not_listed() -> None:
+    listed = (BadRange(start=0, size=512), BadRange(start=4096, size=1024))
+    assert stream(1, bad=listed).lost == (1536, 2)
+    more = stream(2, bad=listed, bad_bytes=10**6, bad_places=900)
+    assert more.lost == (10**6, 900)
+    assert sample(parts=(stream(1, bad=listed), more)).lost == 10**6 + 1536
+
+
+def test_a_manifest_from_before_there_were_these_fields_is_read() -> None:
+    body = msgspec.json.decode(msgspec.json.encode(sample(parts=(stream(1),))))
+    for key in ("within", "bad_bytes", "bad_places"):
+        del body["parts"][0][key]
+    assert parse(sealed(body)) == sample(parts=(stream(1),))
+
+
 def test_every_single_flipped_bit_of_a_manifest_is_found() -> None:
     original = sample()
     data = mf.dump(original)

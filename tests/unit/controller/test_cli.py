@@ -17,10 +17,11 @@ import pytest
 
 from litho.errors import NotFoundError, RefusedError
 from litho.library import FileRef, Manifest, Part
+from litho.library.manifest import BadRange
 from litho.messages import DiskFacts
 from litho.task import State
 from litho_controller import api
-from litho_controller.cli import app
+from litho_controller.cli import app, live
 from litho_controller.cli.app import run
 from support.canned import CannedDaemon, Lines
 
@@ -443,6 +444,28 @@ def test_image_ls_and_show(daemon, litho):
     out = litho("image show golden")[1]
     assert "sda, 8.0 GiB, QEMU [red], S1" in out and "golden.v2-sda1.partclone.zst" in out and "swap" in out
     assert msgspec.json.decode(litho("image show golden --json")[1], type=Manifest) == MANIFEST
+
+
+def test_image_show_says_what_could_not_be_read_and_where(daemon, litho):
+    hurt = msgspec.structs.replace(
+        MANIFEST.parts[0],
+        bad=(BadRange(start=4096, size=512), BadRange(start=65536, size=1024)),
+        bad_bytes=4096,
+        bad_places=5,
+    )
+    daemon["GET /v1/images/golden"] = msgspec.structs.replace(MANIFEST, parts=(hurt, MANIFEST.parts[1]))
+    out = litho("image show golden")[1]
+    assert "4.0 KiB of the source could not be read" in out
+    rows = [line.split() for line in out[out.index("LOST AT BYTE") :].splitlines()[1:]]
+    assert rows == [["1", "4096", "512"], ["1", "65536", "1024"], ["1", "and", "3", "more", "2560"]]
+    daemon["GET /v1/images/golden"] = MANIFEST
+    assert "LOST" not in litho("image show golden")[1]
+
+
+def test_the_last_line_of_a_capture_says_how_much_could_not_be_read():
+    told = live.end_lines(msgspec.structs.replace(ENDED, result={"lost": 8192, "notes": ["n"]}))
+    assert told[0].endswith(" stored in the library, with 8.0 KiB that could not be read")
+    assert told[1:] == ["n01: note: n"]
 
 
 def test_image_verify_shows_how_far_it_is_and_ends_with_7_when_something_is_damaged(daemon, litho):
