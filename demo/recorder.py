@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import re
 import shlex
+import signal
 import socket
 import subprocess
 import sys
@@ -50,14 +51,15 @@ FIXED: tuple[tuple[str, str], ...] = (
     (r"processors \d+%, load [0-9.]+, [0-9.]+ GiB of", "processors 50%, load 1.0, 20.0 GiB of"),
 )
 
+_BETWEEN = re.compile(r"^\w+: \w+ \S+ (armed|claimed|planned|running: (?!partition).*)$")
+
 
 def fixed(text: str, root: Path, disks: Sequence[Path] = ()) -> str:
     """`text` without what no two runs share; `disks` are called /dev/loop0, /dev/loop1, ... in their order. Pure."""
     numbers = {disk.name: f"loop{number}" for number, disk in enumerate(disks)}
-    # Other people's loop devices are not part of this site.
-    text = re.sub(
-        r"\bloop\d+ [\d.]+ [KMG]iB(, )?", lambda found: found[0] if found[0].split()[0] in numbers else "", text
-    )
+    # In a list of disks stand other people's loop devices, too.
+    text = re.sub(r"\bloop\d+ [\d.]+ [KMG]iB(, )?", "", text)
+    text = text.replace(f"  {socket.gethostname()}  ", "  mgmt  ")
     text = re.sub(r"\bloop\d+", lambda found: numbers.get(found[0], found[0]), text)
     text = (
         text.replace(str(root), SHOWN)
@@ -101,21 +103,22 @@ class Recorder(Site):
             self.page.append("```")
         self._block = False
 
-    def add(self, command: str, out: str, *, head: int = 0) -> None:
-        """Put a command and what it said onto the page; `head` lines of it, if that is not 0."""
+    def add(self, command: str, out: str, *, head: int = 0, last: int = 0) -> None:
+        """Put a command and what it said onto the page; the first `head` and the `last` lines of it, if `head` is not 0."""
         if not self._block:
             self.page.append("```text")
         elif self.page[-1] != "":
             self.page.append("")
         self._block = True
         lines = [line.rstrip() for line in fixed(out, self.root, self.disks).splitlines()]
-        # How often a command that follows says the same depends on the machine.
+        # What a command that follows sees in between depends on the machine.
+        lines = [line for line in lines if not _BETWEEN.search(line)]
         lines = [line for at, line in enumerate(lines) if at == 0 or line != lines[at - 1] or "running" not in line]
-        if head and len(lines) > head:
-            lines = [*lines[:head], "..."]
+        if head and len(lines) > head + last:
+            lines = [*lines[:head], "...", *lines[len(lines) - last :]]
         self.page += [f"$ {command}", *lines]
 
-    def run(self, command: str, *, code: int = 0, head: int = 0) -> str:
+    def run(self, command: str, *, code: int = 0, head: int = 0, last: int = 0) -> str:
         """Run `litho ...` as it is written, and put it onto the page; answers its output. Raises EngineError when it ends
         otherwise than with `code`."""
         done = self.quiet(command)
@@ -123,7 +126,7 @@ class Recorder(Site):
         if done.code != code:
             sys.stderr.write(said)
             raise process.failure(done)
-        self.add(command, said + (f"(exit code {code})\n" if code else ""), head=head)
+        self.add(command, said + (f"(exit code {code})\n" if code else ""), head=head, last=last)
         return done.out
 
     def quiet(self, command: str) -> process.Done:
@@ -153,6 +156,19 @@ class Recorder(Site):
         if child.returncode != code:
             raise process.failure(process.Done(tuple(shlex.split(command)), child.returncode, text, ""))
         self.add(command, text + (f"(exit code {code})\n" if code else ""))
+
+    def broken_off(self, command: str, ready: Callable[[], object]) -> None:
+        """Run a command that goes on until Ctrl-C, and give it that as soon as `ready` says so. Raises EngineError."""
+        words = shlex.split(command.replace(SHOWN, str(self.root)))
+        child = process.start(self._argv(*words), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=self._env)
+        try:
+            self.until(ready, f"{command} is ready")
+        finally:
+            child.send_signal(signal.SIGINT)
+            out, _ = child.communicate(timeout=30)
+        if child.returncode:
+            raise process.failure(process.Done(tuple(words), child.returncode, out.decode(), ""))
+        self.add(command, out.decode() + "^C\n")
 
     @contextlib.contextmanager
     def stranger(self, disk: Path) -> Iterator[subprocess.Popen[bytes]]:
