@@ -22,7 +22,7 @@ LOADERS = (
     "/usr/lib/ipxe/undionly.kpxe", "/usr/lib/ipxe/snponly.efi",
     "/usr/lib/PXELINUX/pxelinux.0", "/usr/lib/syslinux/modules/bios/ldlinux.c32",
 )  # fmt: skip
-GRUB_MODULES = ("pxe", "tftp", "net", "normal", "linux", "echo", "configfile", "serial", "terminal")
+GRUB_MODULES = ("pxe", "tftp", "net", "normal", "linux", "minicmd", "echo", "configfile")
 XNBA_NODE = "n72"
 """xCAT's DHCP server hands each node the file of its own name; one node is enough here."""
 
