@@ -251,7 +251,8 @@ def prove(device: Path, fs: str, *, hold: Hold | None = None, cancelled: Callabl
     if found:
         raise DiskError(
             f"the {fs} on {device} is not sound: {Path(check.argv[0]).name} says: {found}",
-            hint="if its source is not sound either, repair it there and capture it again; else check this disk",
+            hint="if its source is not sound either, repair it there and capture it again, or say litho.on-dirty=raw; else "
+            "check this disk",
             code="not-clean",
         )
     return True

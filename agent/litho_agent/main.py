@@ -90,6 +90,12 @@ def parser() -> argparse.ArgumentParser:
     restore.add_argument(
         "--fit", choices=get_args(Fit), default="keep", help="on a larger disk: keep or grow the last partition"
     )
+    restore.add_argument(
+        "--on-dirty",
+        choices=("refuse", "raw"),
+        default="refuse",
+        help="a file system that is not sound then; raw keeps it",
+    )
     restore.add_argument("--verify-target", action="store_true", help="chunks: read all of it back and compare")
     unused = restore.add_mutually_exclusive_group()
     unused.add_argument(
@@ -186,6 +192,7 @@ def job_from(args: argparse.Namespace) -> Job:
             disk=args.disk,
             allow=tuple(args.allow),
             fit=args.fit,
+            on_dirty=args.on_dirty,
             verify_target=args.verify_target,
             free=args.free or "keep",
             parallel=args.parallel,

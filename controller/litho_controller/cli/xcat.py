@@ -21,7 +21,7 @@ from litho_controller.cli import render, schedule
 from litho_controller.cli.session import Session, json_option, noderange, pass_session, print_json
 
 # What only one kind of job understands; said with the other it is a mistake, not a wish to be ignored.
-_CAPTURE_ONLY = ("engine", "compress", "level", "on_dirty", "on_bad_sector", "skip_unknown", "labels")
+_CAPTURE_ONLY = ("engine", "compress", "level", "on_bad_sector", "skip_unknown", "labels")
 _RESTORE_ONLY = ("fit", "verify_target", "free")
 _SAID_AS = {"labels": "--label", "free": "--discard or --zero-free"}
 NOPING = "noping"
@@ -89,7 +89,7 @@ def _label(text: str) -> tuple[str, str]:
     type=_choice(OnDirty),
     default="refuse",
     show_default=True,
-    help="Capture: a file system in use or broken.",
+    help="Capture: a file system in use or broken. Restore: raw keeps one that its checker calls damaged.",
 )
 @click.option(
     "--on-bad-sector",

@@ -35,6 +35,7 @@ def test_every_option_of_a_capture_reaches_the_job():
 def test_a_restore_may_name_a_version():
     found = job("restore", "--disk", "sda", "--library", "/srv", "--image", "golden:3", "--fit", "grow")
     assert found == Job(action="restore", image="golden", version=3, disk="sda", fit="grow")
+    assert job("restore", "--library", "/srv", "--image", "golden", "--on-dirty", "raw").on_dirty == "raw"
 
 
 @pytest.mark.parametrize(

@@ -124,8 +124,8 @@ def answers(*lines):
             },
         ),
         (
-            "osimage=g --fit grow --disk serial=X",
-            {"state": "osimage", "image": "g", "job": {"fit": "grow", "disk": "serial=X"}},
+            "osimage=g --fit grow --disk serial=X --on-dirty raw",
+            {"state": "osimage", "image": "g", "job": {"fit": "grow", "disk": "serial=X", "on_dirty": "raw"}},
         ),
     ],
 )
