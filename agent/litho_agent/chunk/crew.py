@@ -16,11 +16,15 @@ from typing import TypeVar
 
 from litho.errors import CancelledError
 from litho_agent.flow import Flow, Stage, StageRate, Stopped
+from litho_agent.hostfacts import available_bytes
 
 T = TypeVar("T")
 
 MOST = 20
 """Threads at most: beyond, the interpreter's lock is what they wait for."""
+LEAST = 2
+THREAD_BYTES = 32 * 1024 * 1024
+"""Free memory for each thread: its buffers take 12 MiB, what zstd needs at a high level another few."""
 POLL_S = 0.1
 
 Tick = Callable[[int, int], None]
@@ -31,8 +35,14 @@ Watcher = Callable[[tuple[StageRate, ...]], None]
 
 
 def default_threads() -> int:
-    """Two more than there are cores for this process."""
-    return min(MOST, len(os.sched_getaffinity(0)) + 2)
+    """As many as suit this machine (`threads`)."""
+    return threads(len(os.sched_getaffinity(0)), available_bytes())
+
+
+def threads(cores: int, available: int) -> int:
+    """Two more than there are cores, as far as the memory reaches; `available` bytes of it are free (0: unknown). Pure."""
+    wanted = min(MOST, cores + 2)
+    return max(LEAST, min(wanted, available // THREAD_BYTES)) if available else wanted
 
 
 class Count:

@@ -258,6 +258,13 @@ def test_zeros_are_not_stored_and_are_written_back(tmp_path, store):
     assert target.read_bytes() == source.read_bytes()
 
 
+@pytest.mark.parametrize(
+    ("cores", "mib", "count"), [(2, 16_000, 4), (2, 0, 4), (64, 64_000, 20), (16, 256, 8), (4, 100, 3), (4, 10, 2)]
+)
+def test_there_are_as_many_workers_as_cores_and_memory_allow(cores, mib, count):
+    assert crew.threads(cores, mib * MB) == count
+
+
 def test_each_kind_of_work_is_told_as_its_share_of_the_crews_time():
     works = crew.Works(("read", "write"), threads=4)
     assert works.rates() == ()
