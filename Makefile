@@ -6,7 +6,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMPS := $(VENV)/.stamps
 
-.PHONY: demo test lint bench matrix machines rootimg e2e lock setup clean
+.PHONY: demo session test lint bench matrix machines rootimg e2e lock setup clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -14,6 +14,10 @@ help: ## this list
 
 demo: setup ## capture a disk and print it onto another, on this machine
 	$(BIN)/python -m demo
+
+session: setup ## run every command once, and write docs/reference/session.md of it
+	$(BIN)/python -m demo.session > $(STAMPS)/session.md
+	cp $(STAMPS)/session.md docs/reference/session.md
 
 test: setup ## unit tests, then integration tests on real tools
 	scripts/test

@@ -59,12 +59,13 @@ def fixed(text: str, root: Path, disks: Sequence[Path] = ()) -> str:
     numbers = {disk.name: f"loop{number}" for number, disk in enumerate(disks)}
     # In a list of disks stand other people's loop devices, too.
     text = re.sub(r"\bloop\d+ [\d.]+ [KMG]iB(, )?", "", text)
-    text = text.replace(f"  {socket.gethostname()}  ", "  mgmt  ")
+    host = socket.gethostname()
+    text = re.sub(rf"  {re.escape(host)}( +)", lambda found: "  mgmt".ljust(len(found[0])), text)
     text = re.sub(r"\bloop\d+", lambda found: numbers.get(found[0], found[0]), text)
     text = (
         text.replace(str(root), SHOWN)
         .replace(str(Path(sys.executable).parent), "/usr/bin")
-        .replace(f"[{socket.gethostname()}]", "[mgmt]")
+        .replace(f"[{host}]", "[mgmt]")
     )
     for pattern, put in FIXED:
         text = re.sub(pattern, put, text)
