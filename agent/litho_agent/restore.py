@@ -141,6 +141,8 @@ def ready(hold: Hold, manifest: Manifest, fitted: Fitted, head: bytes) -> None:
             tail.from_extra(part.extra)
         elif part.kind == "swap":
             needed.append(make_swap(hold.path, uuid=part.uuid, label=part.label))
+    if any(part.within is not None for part in manifest.parts):
+        needed.append(["losetup"])
     for argv in needed:
         process.require(str(argv[0]))
 
