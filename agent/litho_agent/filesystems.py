@@ -235,17 +235,18 @@ def prove(device: Path, fs: str, *, hold: Hold | None = None, cancelled: Callabl
     """Check the file system `fs` on `device`. True when it is clean, False when there is no program to ask for it.
 
     `hold` is what holds its disk, if anything does. `cancelled` is asked all the while: a large file system takes long.
-    Raises DiskError when the program found something, EngineError when it was killed before it could say, CancelledError.
+    Raises DiskError when the program found something, EngineError (`no-check`) when it had too little memory to say,
+    CancelledError.
     """
     check = checker(device, fs)
     if check is None or process.which(check.argv[0]) is None:
         return False
     with hold.lend(device) if check.claims and hold is not None else contextlib.nullcontext():
         code, words = _asked(check.argv, cancelled)
-    if code == -signal.SIGKILL:
-        # By the kernel, for want of memory: no word about the file system.
+    if starved(code, words):
         raise EngineError(
-            f"the {fs} on {device} could not be checked: {process.told(check.argv, code)}", code="no-check"
+            f"the {fs} on {device} could not be checked: {process.told(check.argv, code)} for want of memory",
+            code="no-check",
         )
     found = complaint(check, code, words)
     if found:
@@ -270,6 +271,14 @@ _NOISE = re.compile(
 """What the checkers say in any case: their names, phases and sums. What is left over is what they complain of."""
 _FAT_SUMMARY = re.compile(r"Free cluster summary wrong.*|Auto-correcting\.")
 _WORDS_KEPT = 64 * 1024
+
+
+def starved(code: int, words: str) -> bool:
+    """True when a checker ended for want of memory, which is no word about the file system. Pure."""
+    # SIGKILL is the kernel's way; the others are e2fsck's and the C library's.
+    return code == -signal.SIGKILL or (
+        code != 0 and bool(re.search(r"(?i)memory allocation failed|out of memory|cannot allocate memory", words))
+    )
 
 
 def complaint(check: Check, code: int, words: str) -> str:

@@ -281,3 +281,11 @@ def test_what_a_checker_complains_of_is_told_from_what_it_always_says(fs, code, 
     check = checker(Path("/dev/sda1"), fs)
     assert check is not None
     assert filesystems.complaint(check, code, words) == complaint
+
+
+def test_a_checker_without_memory_is_told_from_one_that_found_something() -> None:
+    assert filesystems.starved(-9, "")
+    assert filesystems.starved(8, "e2fsck 1.47.0\nError allocating icount link information: Memory allocation failed\n")
+    assert not filesystems.starved(0, "Memory allocation failed\n")
+    assert not filesystems.starved(4, "Inode 12 ref count is 7, should be 1.  Fix? no\n")
+    assert not filesystems.starved(-11, "")
