@@ -173,7 +173,11 @@ class Bench(Site):
         super().prepare()
         lines = [f"{name} = {value}" for name, value in self.timeouts.items()]
         with self.config.open("a") as file:
-            file.write("[timeouts]\n" + "\n".join(lines) + "\n[slots]\nlibrary = 2\n[boot]\nrequire_mac = false\n[capture]\nengine = \"auto\"\n")
+            file.write(
+                "[timeouts]\n"
+                + "\n".join(lines)
+                + '\n[slots]\nlibrary = 2\n[boot]\nrequire_mac = false\n[capture]\nengine = "auto"\n'
+            )
         self.library.mkdir()
         sh("mount", "-t", "tmpfs", "-o", f"size={LIBRARY_MIB}m", "lithograph-test", self.library)
         Library.create(self.library)

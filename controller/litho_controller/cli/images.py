@@ -99,7 +99,7 @@ def show(session: Session, ref: str, as_json: bool) -> None:
             part.engine,
             render.size(part.size),
             render.size(part.used),
-            render.size(part.data.bytes) if part.data else "",
+            render.size(part.data.bytes + part.chunk_stored) if part.data else "",
             part.data.file if part.data else "",
         )
         for part in manifest.parts
