@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -173,9 +174,10 @@ def _largest(parts: list[Part]) -> Part:
 @contextlib.contextmanager
 def _until_told() -> Iterator[Callable[[], object]]:
     """A function that waits for SIGINT or SIGTERM, which end nothing by themselves meanwhile."""
-    wanted = {signal.SIGINT, signal.SIGTERM}
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, wanted)
+    told = threading.Event()
+    before = {number: signal.signal(number, lambda *_: told.set()) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield lambda: signal.sigwait(wanted)
+        yield told.wait
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -8,6 +8,7 @@ Nothing of it can write. File systems are mounted without replaying their journa
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 import sys
 import time
@@ -49,14 +50,15 @@ def served(library: Path, ref: ImageRef, part: Part, folder: Path) -> Iterator[P
         *words,
     ]
     file = folder / f"part{part.number}"
-    argv: list[str | Path] = ["nbdfuse", "--readonly", file, "[", *kit, "]"]
+    # In a session of its own: Ctrl-C is for us, who unmount before the server goes.
+    argv: list[str | Path] = ["setsid", process.require("nbdfuse"), "--readonly", file, "[", *kit, "]"]
     env = {"PYTHONPATH": ":".join(word for word in sys.path if word), "PYTHONDONTWRITEBYTECODE": "1"}
     child = process.start(argv, stderr=subprocess.PIPE, env=env)
     try:
         _await(child, file)
         yield file
     finally:
-        process.run(["umount", "--lazy", folder], ok=(0, 1, 32))
+        _unmount(folder)
         try:
             child.wait(10)
         except subprocess.TimeoutExpired:
@@ -85,4 +87,14 @@ def mounted(file: Path, fs: str, folder: Path) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        process.run(["umount", "--lazy", folder], ok=(0, 1, 32))
+        _unmount(folder)
+
+
+def _unmount(folder: Path) -> None:
+    """At once when nothing uses it: a loop device lets go a moment after its own mount ended. Else when nothing does any more."""
+    deadline = time.monotonic() + 10
+    while process.run(["umount", folder], ok=(0, 1, 32)).code and os.path.ismount(folder):
+        if time.monotonic() > deadline:
+            process.run(["umount", "--lazy", folder], ok=(0, 1, 32))
+            return
+        time.sleep(0.05)
