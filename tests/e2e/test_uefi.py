@@ -39,6 +39,8 @@ def test_a_node_with_uefi_is_captured_and_another_becomes_the_same(lab: Lab):
         notes = lab.controller.ask("task", "show", "t-000002")["result"]["notes"]
         assert any(note.startswith("the firmware was told of EFI/debian/grubx64.efi") for note in notes), notes
         n02.expect("lithograph: n02 boots its own disk", 120)
+        # The firmware tries every other way to boot over the network first, each with a time of its own.
+        n02.expect('BdsDxe: loading Boot.... "debian"', 240)
         n02.expect("LITHO-GRUB", 60)
         n02.expect("LITHO-MARKER content is whole on /dev/vda3 xfs", 180)
         n02.expect("golden login:", 60)
