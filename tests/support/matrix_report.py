@@ -15,10 +15,10 @@ _TOOLS = (
     (("xfs_repair", "-V"), r"version ([\d.]+)", "xfsprogs"),
     (("btrfs", "--version"), r"v([\d.]+)", "btrfs-progs"),
     (("ntfsfix", "--version"), r"v([\d.]+)", "ntfs-3g"),
-    (("fsck.fat", "--version"), r"fsck\.fat ([\d.]+)", "dosfstools"),
+    (("mkfs.fat", "--help"), r"mkfs\.fat ([\d.]+)", "dosfstools"),
     (("fsck.exfat", "-V"), r"version : ([\d.]+)", "exfatprogs"),
     (("fsck.f2fs", "-V"), r"fsck\.f2fs ([\d.]+)", "f2fs-tools"),
-    (("uname", "-r"), r"(\S+)", "Linux"),
+    (("uname", "-r"), r"([\d.]+)", "Linux"),
 )
 
 
