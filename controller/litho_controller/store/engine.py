@@ -11,6 +11,9 @@ Trap: Python's sqlite3 begins transactions by itself, and only before an INSERT.
 and a listener says BEGIN, as SQLAlchemy's documentation of pysqlite advises.
 
 A database that a newer Lithograph has written is refused: its rows may mean things that this code does not know.
+
+SQLite's files are for their owner alone: the table ipmi has passwords in it, and the directory may be walked through by others
+(the broker's user).
 """
 
 from __future__ import annotations
@@ -18,8 +21,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import sqlite3
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -64,6 +69,8 @@ class Store:
         except SQLAlchemyError as exc:
             raise ConfigError("the database address cannot be used", hint=str(exc).splitlines()[0]) from exc
         if engine.dialect.name == "sqlite":
+            if engine.url.database and engine.url.database != ":memory:":
+                await asyncio.to_thread(_close_to_others, Path(engine.url.database))
             sa.event.listen(engine.sync_engine, "connect", _connected)
             sa.event.listen(engine.sync_engine, "begin", _begun)
         store = cls(engine)
@@ -94,6 +101,19 @@ class Store:
                 await conn.execution_options(**{_WRITES: True})
                 async with conn.begin():
                     yield conn
+
+
+def _close_to_others(path: Path) -> None:
+    """Make the database, or what is there of it, its owner's alone; SQLite gives its log the database's rights. Blocks.
+
+    What cannot be done is left to the opening, which tells it in a sentence.
+    """
+    with contextlib.suppress(OSError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        for suffix in ("", "-wal", "-shm"):
+            found = path.with_name(path.name + suffix)
+            with contextlib.suppress(FileNotFoundError):
+                found.chmod(found.stat().st_mode & 0o700)
 
 
 def _connected(connection: Any, _record: Any) -> None:

@@ -1,5 +1,6 @@
 """The database: its shape, its two ways in, and what it says when it fails."""
 
+import os
 import sqlite3
 
 import pytest
@@ -48,6 +49,22 @@ async def test_opening_twice_keeps_what_is_there(tmp_path):
     async with second.read() as conn:
         assert [found.node for found in await rows_of.find(conn)] == ["n01"]
     await second.close()
+
+
+async def test_nobody_but_its_owner_reads_the_database(tmp_path):
+    path = tmp_path / "litho.db"
+    path.touch(0o644)
+    path.chmod(0o644)
+    before = os.umask(0o022)
+    try:
+        opened = await Store.open(f"sqlite+aiosqlite:///{path}")
+        async with opened.write() as conn:
+            await rows_of.insert(conn, row())
+        rights = {found.name: found.stat().st_mode & 0o777 for found in tmp_path.iterdir()}
+        await opened.close()
+    finally:
+        os.umask(before)
+    assert rights == {"litho.db": 0o600, "litho.db-wal": 0o600, "litho.db-shm": 0o600}
 
 
 async def test_a_database_of_a_newer_lithograph_is_refused(tmp_path):
