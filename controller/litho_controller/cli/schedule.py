@@ -25,7 +25,7 @@ def when_options(command: Callable[..., Any]) -> Callable[..., Any]:
         (
             click.option(
                 "--at",
-                default="",
+                default=None,
                 metavar="TIME",
                 help="Start then: 22:30, 2026-12-24T22:30, +90m, now; also outside windows.",
             ),
@@ -34,7 +34,7 @@ def when_options(command: Callable[..., Any]) -> Callable[..., Any]:
             ),
             click.option(
                 "--wave",
-                default="",
+                default=None,
                 metavar="SIZES",
                 help="In steps of so many nodes: 2,10,50%; then all that are left.",
             ),
@@ -52,18 +52,23 @@ def when_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def when(options: dict[str, Any], *, now: float | None = None) -> api_schedule.When:
-    """What the options say. Raises UsageError."""
-    if options["stop_after"] and not options["wave"]:
+    """What the options say. Raises UsageError.
+
+    An option that is there and empty is a mistake, such as a variable of a script that was not set: without the option all
+    nodes would start at once.
+    """
+    wave = options["wave"]
+    if wave is not None and not wave.strip():
+        raise UsageError("--wave says no sizes", hint="write how many nodes each step has, such as 2,10,50%")
+    if options["stop_after"] and wave is None:
         raise UsageError("--stop-after belongs to --wave", hint="add one, such as --wave 2,10,50%")
-    at = moment(options["at"], now=time.time() if now is None else now) if options["at"] else None
-    return api_schedule.When(
-        at=at, priority=options["priority"], wave=options["wave"], stop_after=options["stop_after"]
-    )
+    at = moment(options["at"], now=time.time() if now is None else now) if options["at"] is not None else None
+    return api_schedule.When(at=at, priority=options["priority"], wave=wave or "", stop_after=options["stop_after"])
 
 
 def moment(text: str, *, now: float) -> float:
     """The time that a word means, in seconds since 1970: `now`, `+90m`, `22:30` (the next one), `2026-12-24T22:30`. Raises
-    UsageError."""
+    UsageError, also for a date that is over: what was meant for next year would begin at once, and outside of windows."""
     if text == "now":
         return now
     match = _IN.fullmatch(text)
@@ -75,9 +80,13 @@ def moment(text: str, *, now: float) -> float:
             clock = datetime.time.fromisoformat(text.zfill(5))
             found = datetime.datetime.combine(local.date(), clock)
             return (found if found > local else found + datetime.timedelta(days=1)).timestamp()
-        return datetime.datetime.fromisoformat(text).timestamp()
+        at = datetime.datetime.fromisoformat(text).timestamp()
     except (ValueError, OverflowError):
         raise UsageError(f"--at {text[:40]!r} is no time", hint="write 22:30, 2026-12-24T22:30, +90m or now") from None
+    # The minute that still runs is meant by whoever writes it.
+    if at < now - 60:
+        raise UsageError(f"--at {text[:40]!r} is over", hint="write a time to come, or now")
+    return at
 
 
 @click.command()
