@@ -8,7 +8,7 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from litho_controller.boot import macs
+from litho_controller.boot import macs, plan
 from litho_controller.boot.plan import Facts
 from litho_controller.store.schema import xcat
 from litho_controller.tables import rows, values
@@ -36,11 +36,12 @@ async def of_nodes(conn: AsyncConnection, names: Sequence[str]) -> dict[str, Fac
     }
 
 
-async def nfsserver(conn: AsyncConnection, name: str) -> str:
-    """noderes.nfsserver of one node; empty when neither it nor a group of it has one."""
+async def nfsserver(conn: AsyncConnection, name: str, url: str) -> str:
+    """noderes.nfsserver of one node; empty when neither it nor a group of it has one. `url` is the controller's: where the
+    cell says `<xcatmaster>`, its host is meant, or noderes.xcatmaster. Raises UsageError."""
     groups = await _groups(conn, [name])
-    found = await values.of_nodes(conn, "noderes", ("nfsserver",), groups)
-    return found.get(name, {}).get("nfsserver", "")
+    found = (await values.of_nodes(conn, "noderes", ("nfsserver", "xcatmaster"), groups)).get(name, {})
+    return plan.server(found.get("nfsserver", ""), url, found.get("xcatmaster", ""))
 
 
 async def addresses(conn: AsyncConnection) -> dict[str, str]:

@@ -28,6 +28,8 @@ KERNEL, INITRD, ROOTIMG = "vmlinuz", "initrd.img", "rootimg.squashfs"
 """Names of the files as the root image's build makes them."""
 IMAGE = "xcat/image/x86"
 """Where kernel and initrd lie below the TFTP server's directory, as the root image's xCAT layout has them."""
+MASTER = "<xcatmaster>"
+"""In a cell of noderes that names a server: the controller as the node knows it."""
 
 _NIC = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,14}", re.ASCII)
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,252})|[0-9A-Fa-f:]+:[0-9A-Fa-f:.]*", re.ASCII)
@@ -105,11 +107,19 @@ def for_host(url: str, host: str) -> str:
     return urlunsplit(parts._replace(netloc=f"{shown}:{parts.port}" if parts.port else shown))
 
 
+def server(name: str, url: str, xcatmaster: str) -> str:
+    """A cell that names a server, with xCAT's `<xcatmaster>` in it settled: the controller as the node knows it. `url` is the
+    controller's. Raises UsageError."""
+    if name.strip() != MASTER:
+        return name.strip()
+    return urlsplit(for_host(url, xcatmaster)).hostname or ""
+
+
 def tftp_host(facts: Facts) -> str:
     """From which TFTP server the node takes kernel and initrd, as it knows it (noderes.tftpserver); empty means the one that it
     booted from, and so does xCAT's `<xcatmaster>`. Raises UsageError."""
     name = facts.tftpserver.strip()
-    if name in ("", "<xcatmaster>"):
+    if name in ("", MASTER):
         return ""
     if not _TFTP_HOST.fullmatch(name):
         raise UsageError(

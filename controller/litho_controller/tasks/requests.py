@@ -287,7 +287,7 @@ class Requests:
             elif step.outcome is not Outcome.DUPLICATE or was.ended:
                 raise _not_claimable(row)
             site_keys = await rows.column(conn, "site", "value")
-            nfsserver = await facts_of.nfsserver(conn, row.node)
+            nfsserver = await facts_of.nfsserver(conn, row.node, tasks.installation.url)
         tasks.after(row)
         await tasks.renew_accounts()
         log.info("%s: claimed by %s (session %s)", row.id, row.node, request.session)

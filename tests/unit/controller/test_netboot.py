@@ -92,6 +92,7 @@ def test_what_the_tables_say_stands_in_the_line_and_the_administrators_words_are
         ("rhels5.4", {}, "NFSROOT=mn:/data/netboot/rhels5.4/x86_64/foo"),
         ("rhels8.6.0", {}, "root=nfs:mn:/data/netboot/rhels5.4/x86_64/foo/rootimg:ro"),
         ("centos6.2", {"nfsserver": "nfs1"}, "root=nfs:nfs1:/data/netboot/rhels5.4/x86_64/foo/rootimg:ro"),
+        ("centos6.2", {"nfsserver": "<xcatmaster>"}, "root=nfs:mn:/data/netboot/rhels5.4/x86_64/foo/rootimg:ro"),
         ("fedora11", {"nfsdir": "/vol"}, "NFSROOT=mn:/vol/netboot/fedora11/x86_64/foo"),
         ("sles15.3", {"nfsdir": "//vol/x"}, "root=nfs:mn:/vol/x/rootimg:ro"),
     ],

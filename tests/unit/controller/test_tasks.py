@@ -188,6 +188,8 @@ async def test_the_site_table_says_where_the_library_is(desk):
         ({"IMAGELIBINSTALLDIR": "/install/image"}, {}, "file://{own}"),
         ({"IMAGELIBSERVER": "10.0.0.9"}, {"n01": "10.0.0.7"}, "nfs://10.0.0.9/{own}"),
         ({"IMAGELIBSERVER": ""}, {"n01": "10.0.0.7"}, "nfs://10.0.0.7/{own}"),
+        ({}, {"n01": "<xcatmaster>"}, "nfs://c/{own}"),
+        ({}, {"all": "<xcatmaster>", "xcatmaster": "10.0.0.5"}, "nfs://10.0.0.5/{own}"),
     ],
 )
 async def test_the_librarys_server_is_the_sites_else_the_nodes_own(desk, site, noderes, found):
@@ -195,7 +197,8 @@ async def test_the_librarys_server_is_the_sites_else_the_nodes_own(desk, site, n
         for key, value in site.items():
             await rows.put(conn, "site", key, {"value": value})
         for name, server in noderes.items():
-            await rows.put(conn, "noderes", name, {"nfsserver": server})
+            cells = {"xcatmaster": server} if name == "xcatmaster" else {"nfsserver": server}
+            await rows.put(conn, "noderes", "n01" if name == "xcatmaster" else name, cells)
     await desk.capture("n01")
     own = str(desk.library.root)
     expected = found.format(own=own if found.startswith("file") else own.lstrip("/"))
