@@ -146,6 +146,7 @@ class Lines:
 
     def __init__(self) -> None:
         self._said: dict[str, tuple[object, ...]] = {}
+        self._printed: dict[str, str] = {}
 
     def show(self, task: TaskView) -> None:
         """Print what changed."""
@@ -161,7 +162,11 @@ class Lines:
         if task.state is State.RUNNING:
             details.append(f"{task.percent}%")
             details.extend(text for text in (render.rate(task.rate), _left(task), render.clean(task.limit)) if text)
-        click.echo(f"{task.node}: {task.action} {render.image_of(task)} {', '.join(details)}")
+        line = f"{task.node}: {task.action} {render.image_of(task)} {', '.join(details)}"
+        # A step that no person can tell from the one before it, such as the first phase of a task that is not running yet.
+        if self._printed.get(task.id) != line:
+            self._printed[task.id] = line
+            click.echo(line)
 
     def note(self, text: str) -> None:
         """A sentence on standard error."""
