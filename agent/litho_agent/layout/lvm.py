@@ -207,18 +207,21 @@ def _group(found: dict[str, Value], uuid: str, head: int) -> tuple[Group, list[W
     physical = {
         key: section_of(section_of(body, "physical_volumes"), key) for key in section_of(body, "physical_volumes")
     }
-    [own] = [key for key, one in physical.items() if text_of(one, "id") == uuid] or [""]
-    if not own:
-        raise bad("its metadata do not name it")
+    named = [key for key, one in physical.items() if text_of(one, "id") == uuid]
+    if len(named) != 1:
+        raise bad("its metadata name it twice" if named else "its metadata do not name it")
+    own = named[0]
     extent = number_of(body, "extent_size") * _SECTOR
     first = number_of(physical[own], "pe_start") * _SECTOR
     count = number_of(physical[own], "pe_count")
     if extent <= 0 or first != head or count > _MAX_EXTENTS:
         raise bad("its label and its metadata do not agree")
     logical = section_of(body, "logical_volumes") if "logical_volumes" in body else {}
+    beneath = _beneath(logical)
     windows: list[Window] = []
     for volume in logical:
-        windows += _windows(volume, section_of(logical, volume), own, physical, first=first, extent=extent)
+        found_here = _windows(volume, section_of(logical, volume), own, physical, first=first, extent=extent)
+        windows += [msgspec.structs.replace(one, whole=one.whole and volume not in beneath) for one in found_here]
     windows.sort(key=lambda one: one.start)
     end = first
     for window in windows:
@@ -227,6 +230,18 @@ def _group(found: dict[str, Value], uuid: str, head: int) -> tuple[Group, list[W
         end = window.start + window.size
     members = tuple(text_of(one, "id") for one in physical.values())
     return Group(name=name, uuid=text_of(body, "id"), members=members), windows
+
+
+def _beneath(logical: Mapping[str, Value]) -> set[str]:
+    """Volumes that another one stands on, such as the origin of a snapshot. Of these every block counts: what the file system
+    in it gave up may be what the snapshot shows."""
+    found: set[str] = set()
+    for name in logical:
+        for segment in section_of(logical, name).values():
+            for key, value in segment.items() if isinstance(segment, dict) else ():
+                words = value if isinstance(value, list) else [value]
+                found |= {word for word in words if key != "type" and isinstance(word, str) and word in logical}
+    return found
 
 
 def _windows(

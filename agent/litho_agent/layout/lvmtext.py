@@ -20,8 +20,9 @@ from typing import Union
 from litho.errors import DiskError
 
 _MAX_DEPTH = 8
+# The quantifiers with a plus behind them give nothing back: a text of nothing but number signs would be tried in 2^n ways.
 _TOKEN = re.compile(
-    r'[\s]*(?:#[^\n]*\n?[\s]*)*(?:(?P<string>"(?:[^"\\]|\\.)*")|(?P<number>-?[0-9]+(?![A-Za-z0-9_.+/-]))'
+    r'[\s]*+(?:#[^\n]*+\n?[\s]*+)*+(?:(?P<string>"(?:[^"\\]|\\.)*")|(?P<number>-?[0-9]+(?![A-Za-z0-9_.+/-]))'
     r"|(?P<name>[A-Za-z0-9_.+/-]+)|(?P<mark>[{}\[\]=,])|(?P<end>\Z))"
 )
 

@@ -27,9 +27,14 @@ MAX_TEXT = 1024 * 1024
 """Characters of a dump."""
 
 _GUID = re.compile(r"[0-9A-F]{8}(-[0-9A-F]{4}){3}-[0-9A-F]{12}", re.ASCII)
-_ATTRS = re.compile(r"[A-Za-z0-9:, ]{0,200}", re.ASCII)
+_ATTR = re.compile(
+    r"RequiredPartition|NoBlockIOProtocol|LegacyBIOSBootable|GUID:(?:4[89]|5[0-9]|6[0-3])(?:,(?:4[89]|5[0-9]|6[0-3]))*+",
+    re.ASCII,
+)
+"""An attribute of a GPT's entry, as sfdisk writes it: the bits 0 to 2 by name, 48 to 63 by number."""
 _NUMBER = re.compile(r"[0-9]{1,18}", re.ASCII)
-_FIELD = re.compile(r'\s*(?P<key>[A-Za-z-]+)\s*(?:=\s*(?P<value>"(?:[^"\\]|\\.)*"|[^,"]*?))?\s*(?:,|$)')
+# Nothing is given back (the plus behind a quantifier): a megabyte of blanks would else be tried in every way there is.
+_FIELD = re.compile(r'\s*+(?P<key>[A-Za-z-]++)\s*+(?:=\s*+(?P<value>"(?:[^"\\]|\\.)*+"|[^,"]*+))?+\s*+(?:,|$)')
 _EXTENDED = frozenset({"5", "f", "85"})
 _HEADERS = {"label", "label-id", "device", "unit", "first-lba", "last-lba", "table-length", "sector-size", "grain"}
 
@@ -290,8 +295,11 @@ def _partition(number: int, fields: dict[str, str], gpt: bool) -> Partition:
     size = _int(fields["size"], "size")
     if not (_GUID.fullmatch(kind) if gpt else re.fullmatch(r"[0-9a-f]{1,2}", kind, re.ASCII)) or size == 0:
         raise _bad(f"partition {number} has no type or no size")
-    if (uuid and not _GUID.fullmatch(uuid)) or not _ATTRS.fullmatch(fields.get("attrs", "")):
+    attrs = fields.get("attrs", "").split()
+    if (uuid and not _GUID.fullmatch(uuid)) or len(attrs) > 4 or not all(_ATTR.fullmatch(word) for word in attrs):
         raise _bad(f"partition {number} has a bad UUID or attribute")
+    if "bootable" in fields if gpt else ("name" in fields or attrs):
+        raise _bad(f"partition {number} has what no entry of its kind of table has")
     name = _unquoted(fields.get("name", ""))
     if len(name.encode("utf-16-le", errors="surrogatepass")) > 72 or "\0" in name:
         raise _bad(f"the name of partition {number} is too long")

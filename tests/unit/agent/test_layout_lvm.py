@@ -243,3 +243,29 @@ def test_more_pieces_than_an_image_has_room_for_are_refused() -> None:
     many = tuple(Window(volume=f"v{n}", start=n, size=1, whole=True) for n in range(volumes.MOST))
     found = PhysicalVolume(uuid=OWN, size=SIZE, head=MIB, windows=many)
     assert volumes.condition(found, {OWN}).reason == "has 700 pieces of volumes, more than an image can have"
+
+
+def test_a_physical_volume_that_the_metadata_name_twice_is_not_believed() -> None:
+    twice = f'pv7 {{\nid = "{OWN}"\npe_start = 2048\npe_count = 46\n}}\n'
+    with pytest.raises(DiskError, match="name it twice") as caught:
+        read(sealed(group(others=twice)))
+    assert caught.value.code == "bad-lvm"
+
+
+def test_a_text_of_nothing_but_comments_is_refused_at_once() -> None:
+    with pytest.raises(DiskError, match="cannot be read"):
+        lvmtext.parse("#" * 200_000 + "\n\x01")
+
+
+def test_the_origin_of_a_snapshot_is_bytes_for_what_it_gave_up_may_be_in_the_snapshot() -> None:
+    root = volume("root", segment(1, 0, 4, "striped", '"pv0", 0'))
+    store = volume("store", segment(1, 0, 2, "striped", '"pv0", 4'))
+    snapshot = volume(
+        "snapshot0",
+        'segment1 {\nstart_extent = 0\nextent_count = 4\ntype = "snapshot"\nchunk_size = 8\norigin = "root"\n'
+        'cow_store = "store"\n}\n',
+        visible=False,
+    )
+    other = volume("home", segment(1, 0, 4, "striped", '"pv0", 6'))
+    found = windows(root, store, snapshot, other)
+    assert [(name, whole) for name, _, _, whole in found] == [("root", False), ("store", False), ("home", True)]

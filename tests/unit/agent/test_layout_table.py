@@ -383,3 +383,40 @@ def test_any_bytes_can_be_looked_at(data: bytes) -> None:
     state = sectors.gpt_state(lambda offset, length: data[offset : offset + length], size=len(data), sector_size=512)
     assert state == sectors.GptState(None, None)
     assert sectors.is_dos(data) in (True, False)
+
+
+def test_a_line_of_blanks_is_refused_at_once() -> None:
+    with pytest.raises(DiskError, match="not understood"):
+        parse_dump("label: dos\n/dev/sda1 : start=1, size=" + " " * 500_000 + '"')
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'start=2048, size=8, type=83, name="no MBR has names"',
+        'start=2048, size=8, type=83, attrs="RequiredPartition"',
+    ],
+)
+def test_an_mbr_with_what_only_a_gpt_has_is_refused(line: str) -> None:
+    with pytest.raises(DiskError, match="no entry of its kind"):
+        parse_dump(f"label: dos\ndevice: /dev/sda\n\n/dev/sda1 : {line}\n")
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("bootable", "no entry of its kind"),
+        ('attrs="Bogus"', "attribute"),
+        ('attrs="GUID:64"', "attribute"),
+        ('attrs="RequiredPartition,GUID:48"', "attribute"),
+    ],
+)
+def test_attributes_that_sfdisk_would_not_take_are_refused(line: str, told: str) -> None:
+    with pytest.raises(DiskError, match=told):
+        parse_dump(f"label: gpt\ndevice: /dev/sda\n\n/dev/sda1 : start=2048, size=8, type={LINUX_GPT}, {line}\n")
+
+
+def test_attributes_are_read_as_sfdisk_writes_them() -> None:
+    words = "RequiredPartition LegacyBIOSBootable GUID:48,63"
+    line = f'/dev/sda1 : start=2048, size=8, type={LINUX_GPT}, attrs="{words}"'
+    assert parse_dump(f"label: gpt\ndevice: /dev/sda\n\n{line}\n").partitions[0].attrs == words
