@@ -2,11 +2,14 @@
 
 A process that hangs in the kernel (state D: a disk or a file server that does not answer) takes no signal, not even
 SIGKILL; it goes when the kernel call returns, which may be never. Nobody may wait for that without limit, and nobody may
-say "cancelled" or "ended" while it may still write. So there are three times, all in `Patience`:
+say "cancelled" or "ended" while it may still write. So there are four times, all in `Patience`:
 
 * after a cancel the worker has `grace_s` to stop by itself; then it is killed;
 * a worker that says nothing at all for `silent_s` is killed: its ticker speaks twice a second whatever the disk does, so
   silence means that the whole process stands still;
+* a worker that talks and does nothing at all for `still_s` is killed (`litho_agent.still` says what counts): its disk, its
+  engine or the library does not answer any more. An NFS mount of ours gives up long before that; a directory that somebody
+  else mounted, or a disk, may never;
 * a killed worker has `leave_s` to go. One that is still there is left behind, and the answer says so: the task has
   failed, what it wrote keeps its `.part` names, and the node has to be restarted before anything on it is trusted.
 """
@@ -23,11 +26,16 @@ from pathlib import Path
 import msgspec
 
 from litho import process
+from litho.progress import Progress
+from litho_agent.still import Stillness
 
 CANCEL_GRACE_S = 1.5
 """Seconds that a worker has to stop by itself after a cancel; then it is killed."""
 LEAVE_S = 30.0
 SILENT_S = 300.0
+STILL_S = 1800.0
+"""Longer than a node with much memory takes to bring it to a slow disk."""
+_LOOK_S = 10.0
 
 
 class Patience(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,6 +44,7 @@ class Patience(msgspec.Struct, frozen=True, kw_only=True):
     grace_s: float = CANCEL_GRACE_S
     leave_s: float = LEAVE_S
     silent_s: float = SILENT_S
+    still_s: float = STILL_S
 
 
 class Keeper:
@@ -46,12 +55,19 @@ class Keeper:
         self._cancel = cancel
         self._patience = patience
         self._heard = time.monotonic()
+        self._stillness = Stillness(child.pid)
         self.why_killed = ""
         """Why the worker was killed without anybody asking for it; empty when it was not."""
+        self.code = "worker-died"
+        """The word for that."""
 
     def heard(self) -> None:
         """The worker said something."""
         self._heard = time.monotonic()
+
+    def told(self, progress: Progress) -> None:
+        """The worker said how far it is."""
+        self._stillness.told(progress)
 
     async def oversee(self) -> None:
         """Watch it, and end it when that is asked for. Returns when it has ended, or has to be left behind."""
@@ -79,14 +95,27 @@ class Keeper:
         return True
 
     async def _called(self) -> None:
-        """Returns when the worker is to be ended: it was cancelled, or has been silent for too long."""
+        """Returns when the worker is to be ended: it was cancelled, or has been silent or still for too long."""
+        patience = self._patience
+        every_s = min(_LOOK_S, patience.still_s / 4)
         while not self._cancel.is_set():
-            left = self._heard + self._patience.silent_s - time.monotonic()
+            left = self._heard + patience.silent_s - time.monotonic()
             if left <= 0:
-                self.why_killed = f"the worker process said nothing for {self._patience.silent_s:.0f} s and was ended"
+                self.why_killed = f"the worker process said nothing for {patience.silent_s:.0f} s and was ended"
+                return
+            if self._stillness.look() >= patience.still_s:
+                self.code = "stalled"
+                self.why_killed = self._stalled()
                 return
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._cancel.wait(), left)
+                await asyncio.wait_for(self._cancel.wait(), min(left, every_s))
+
+    def _stalled(self) -> str:
+        phase = f" in phase {self._stillness.phase}" if self._stillness.phase else ""
+        return (
+            f"nothing moved for {self._patience.still_s:.0f} s{phase}{where_it_waits(self._child.pid)}: the disk, the engine or "
+            "the library does not answer any more, and the worker process was ended"
+        )
 
     @staticmethod
     def _signal(send: Callable[[], None]) -> None:

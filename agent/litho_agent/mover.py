@@ -109,7 +109,7 @@ async def run(
     assert child.stderr  # noqa: S101 - the pipe was asked for
     begun = time.monotonic()
     keeper = Keeper(child, cancel, patience)
-    ear = _Ear(hear, keeper.heard)
+    ear = _Ear(hear, keeper)
     # Reading goes on while the worker is ended: what it says last counts.
     reading = asyncio.create_task(_converse(child, order, ear), name="worker-lines")
     overseer = asyncio.create_task(keeper.oversee(), name="worker-keeper")
@@ -151,7 +151,7 @@ async def run(
         return Stopped(touched=ear.touched)
     how = broken or keeper.why_killed or process.told(["the worker process"], child.returncode or 0)
     reason = f"{how}{f' ({last})' if last else ''}"
-    return Failed(code="worker-died", reason=clip(reason), touched=ear.touched, exit_code=8)
+    return Failed(code=keeper.code, reason=clip(reason), touched=ear.touched, exit_code=8)
 
 
 async def _converse(child: asyncio.subprocess.Process, order: WorkOrder, ear: _Ear) -> str:
@@ -176,16 +176,16 @@ async def _converse(child: asyncio.subprocess.Process, order: WorkOrder, ear: _E
 class _Ear:
     """Takes the worker's lines apart and keeps what matters at the end."""
 
-    def __init__(self, hear: Callable[[News], None], heard: Callable[[], None]) -> None:
-        """`hear` is told the news, `heard` that there was any line at all."""
+    def __init__(self, hear: Callable[[News], None], keeper: Keeper) -> None:
+        """`hear` is told the news, `keeper` that there was any line at all, and how far the worker is."""
         self._hear = hear
-        self._heard = heard
+        self._keeper = keeper
         self.end: End | None = None
         self.touched = False
 
     def take(self, line: bytes) -> None:
         """One line of the worker's output."""
-        self._heard()
+        self._keeper.heard()
         try:
             message = msgspec.json.decode(line, type=_Line)
         except (msgspec.MsgspecError, UnicodeDecodeError):
@@ -196,6 +196,8 @@ class _Ear:
         elif isinstance(message, (Succeeded, Failed, Stopped)):
             self.end = message
         else:
+            if isinstance(message, Tick):
+                self._keeper.told(message.progress)
             self._hear(message)
 
 

@@ -16,11 +16,12 @@ import pytest
 from litho.errors import EngineError
 from litho.job import Job
 from litho.library import Library, Owner, Stage
-from litho.messages import Failed, Started
+from litho.messages import Failed, Started, Stopped
+from litho.progress import Progress
 from litho_agent import keeper, mover
 from litho_agent import mount as mount_module
 from litho_agent.keeper import Patience
-from litho_agent.mover import Touching, WorkOrder, encode_line
+from litho_agent.mover import Tick, Touching, WorkOrder, encode_line
 from support.loop import loop_disk, needs_root, sh
 
 pytestmark = [needs_root, pytest.mark.root]
@@ -120,6 +121,53 @@ async def test_a_silent_worker_that_can_be_ended_is_and_what_it_left_is_swept(tm
         end = await mover.run(order, lambda _: None, asyncio.Event(), argv=argv, patience=Patience(silent_s=1.0))
     assert (end.code, end.reason) == ("worker-died", "the worker process said nothing for 1 s and was ended")
     assert list(library.root.glob("golden*")) == []
+
+
+def talker(told, program):
+    """A worker that says `told` again and again, five times a second, while `program` runs as its engine does."""
+    script = (
+        "import subprocess, sys, time\nfrom litho import process\nsys.stdin.buffer.readline()\n"
+        f"child = process.start({program!r}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)\n"
+        f"while True:\n    sys.stdout.buffer.write({told!r})\n    sys.stdout.buffer.flush()\n    time.sleep(0.2)\n"
+    )
+    return [sys.executable, "-c", script]
+
+
+async def test_a_worker_that_talks_and_gets_nowhere_is_ended_and_what_it_left_is_swept(tmp_path):
+    library = Library.create(tmp_path / "library")
+    Stage.open(library, "golden", OWNER).create("sda1.raw").close()
+    order = WorkOrder(job=Job(action="capture", image="golden"), library=str(library.root), owner=OWNER)
+    # An engine that hangs: it is there, and neither reads nor computes.
+    tick = Tick(progress=Progress(phase="partition", part=1, parts=3, done=42, total=100, fraction=0.42))
+    argv = talker(encode_line(tick), ["sleep", "1000"])
+    heard = []
+    async with asyncio.timeout(60):
+        end = await mover.run(order, heard.append, asyncio.Event(), argv=argv, patience=Patience(still_s=2.0))
+    assert isinstance(end, Failed), end
+    assert (end.code, end.exit_code) == ("stalled", 8)
+    assert end.reason == (
+        "nothing moved for 2 s in phase partition: the disk, the engine or the library does not answer any more, "
+        "and the worker process was ended"
+    )
+    assert len(heard) > 5, "it talked all the time"
+    assert list(library.root.glob("golden*")) == []
+
+
+@pytest.mark.parametrize("sign", ["computes", "writes"])
+async def test_a_worker_whose_figures_stand_is_left_in_peace_while_its_program_does_something(tmp_path, sign):
+    writing = f"open({str(tmp_path / 'file')!r}, 'wb').write(bytes(9000)); time.sleep(0.2)"
+    does = "import time\nwhile True: " + {"computes": "pass", "writes": writing}[sign]
+    library = Library.create(tmp_path / "library")
+    order = WorkOrder(job=Job(action="capture", image="golden"), library=str(library.root), owner=OWNER)
+    argv = talker(encode_line(Tick(progress=Progress(phase="settle"))), [sys.executable, "-c", does])
+    cancel = asyncio.Event()
+    patience = Patience(still_s=6.0)
+    async with asyncio.timeout(60):
+        running = asyncio.create_task(mover.run(order, lambda _: None, cancel, argv=argv, patience=patience))
+        await asyncio.wait({running}, timeout=9.0)
+        assert not running.done()
+        cancel.set()
+        assert isinstance(await running, Stopped)
 
 
 async def test_a_mount_or_umount_that_hangs_in_the_kernel_is_left_behind_too(mount, monkeypatch):
