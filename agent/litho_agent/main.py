@@ -21,6 +21,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import get_args
 
+from litho import streams
 from litho.errors import ConfigError, LithoError, UsageError
 from litho.job import Compression, EngineName, Fit, Job, OnBadSector, OnDirty
 from litho.library import parse_ref
@@ -36,6 +37,7 @@ CMDLINE = Path("/proc/cmdline")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; answers the exit code."""
+    streams.hold()
     args = parser().parse_args(argv)
     show = JsonLines(sys.stdout) if args.json else Console(sys.stdout, live=sys.stdout.isatty())
     _log_to(show, debug=args.debug)
