@@ -315,7 +315,8 @@ def _key(shape: type[msgspec.Struct], field: msgspec.structs.FieldInfo, prefix: 
     description = next((meta.description for meta in reversed(hint.__metadata__) if meta.description), "")
     name = prefix + field.name
     variable = PREFIX + name.replace(".", "_").upper()
-    return Key(name=name, variable=variable, type=hint, default=field.default, description=description)
+    default = field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
+    return Key(name=name, variable=variable, type=hint, default=default, description=description)
 
 
 def _path(shape: type, value: Any) -> Any:
