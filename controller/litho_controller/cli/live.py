@@ -154,7 +154,7 @@ class Lines:
             for line in end_lines(task):
                 click.echo(line)
             return
-        now = (task.state, task.phase, task.percent // 10, task.cancel_requested)
+        now = (render.outcome(task), task.percent // 10)
         if self._said.get(task.id) == now:
             return
         self._said[task.id] = now

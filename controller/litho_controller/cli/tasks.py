@@ -27,21 +27,19 @@ def task() -> None:
 
 @task.command()
 @click.option("--node", default="", help="Only tasks of this node.")
-@click.option(
-    "--state", default="", type=click.Choice(["", *(state.value for state in State)]), help="Only tasks in this state."
-)
+@click.option("--state", type=click.Choice([state.value for state in State]), help="Only tasks in this state.")
 @click.option("--active", is_flag=True, help="Only tasks that have not ended.")
 @click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 100_000), help="The newest so many.")
 @json_option
 @pass_session
-def ls(session: Session, *, node: str, state: str, active: bool, limit: int, as_json: bool) -> None:
+def ls(session: Session, *, node: str, state: str | None, active: bool, limit: int, as_json: bool) -> None:
     """List tasks, newest first.
 
     \b
     Example:
       litho task ls --node n01 --limit 5
     """
-    answer = session.client.tasks(node=node, state=state, active=active, limit=limit)
+    answer = session.client.tasks(node=node, state=state or "", active=active, limit=limit)
     if as_json:
         print_json(answer.tasks)
     else:
@@ -57,7 +55,7 @@ def show(session: Session, id_: str, as_json: bool) -> None:
 
     \b
     Example:
-      litho task show 17
+      litho task show t-000017
     """
     one = session.client.task(id_)
     if as_json:
@@ -77,9 +75,12 @@ def watch(session: Session, ids: tuple[str, ...], as_json: bool) -> int:
 
     \b
     Example:
-      litho task watch 17 18
+      litho task watch t-000017 t-000018
     """
     wanted = ids or tuple(one.id for one in reversed(session.client.tasks(active=True, limit=100_000).tasks))
+    if ids:
+        # A controller that goes away is waited for, but one that was never there is not: the settings may name another.
+        session.client.task(ids[0])
     if not wanted and not as_json:
         click.echo("no task is waiting or running")
     ended = live.watch(session, wanted, quiet=as_json)
@@ -97,7 +98,7 @@ def cancel(session: Session, ids: tuple[str, ...], as_json: bool) -> None:
 
     \b
     Example:
-      litho task cancel 17
+      litho task cancel t-000017
     """
     asked = [session.client.cancel(one) for one in ids]
     if as_json:

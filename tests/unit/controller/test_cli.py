@@ -294,6 +294,22 @@ def test_watching_goes_on_when_the_controller_is_started_again(tmp_path, monkeyp
     assert err.count("\n") == 2
 
 
+def test_a_controller_that_was_never_there_is_not_waited_for(tmp_path, monkeypatch, capfd):
+    monkeypatch.setenv("LITHO_SOCKET", str(tmp_path / "litho.sock"))
+    assert run(["task", "watch", "t-000007"]) == 9
+    out, err = capfd.readouterr()
+    assert out == "" and err.startswith("litho: no controller answers on ") and err.count("\n") == 1
+
+
+def test_a_line_that_says_the_same_as_the_last_one_is_not_printed_again(daemon, litho):
+    claimed = msgspec.structs.replace(RUNNING, state=State.CLAIMED, phase="", percent=0)
+    looking = msgspec.structs.replace(claimed, phase="inventory")
+    play(daemon, "7", claimed, claimed, looking, ENDED)
+    code, out, _ = litho("task watch 7")
+    assert code == 0
+    assert [line.rpartition(" ")[2] for line in out.splitlines()[:-2]] == ["claimed"]
+
+
 def test_on_a_terminal_bars_move_and_the_end_stays_above_them(daemon, tmp_path):
     play(daemon, "7", RUNNING, RUNNING, ENDED)
     shown = in_terminal("task", "watch", "7")
