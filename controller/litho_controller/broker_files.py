@@ -29,6 +29,8 @@ PROBE = "_probe"
 
 CONF, PASSWORDS, ACL, STATE = "mosquitto.conf", "passwords", "acl", "broker.db"
 
+MAX_QUEUED_BYTES = 256 * 1024 * 1024
+"""Bytes that may wait for one client: what a node can fill of the broker's memory while the controller is away."""
 _ITERATIONS = 101
 """mosquitto_passwd's own number. The passwords are 256 random bits, so nobody can try them one by one."""
 
@@ -54,6 +56,8 @@ def conf(*, host: str, port: int) -> str:
             "persistent_client_expiration 7d",
             "# The default of 1000 drops messages while the controller restarts; 0 would mean no limit at all.",
             "max_queued_messages 100000",
+            "# Of the largest messages so many would be 25 GiB; whatever is dropped the agents say again.",
+            f"max_queued_bytes {MAX_QUEUED_BYTES}",
             "max_inflight_messages 200",
             f"message_size_limit {MAX_PAYLOAD}",
             "connection_messages false",

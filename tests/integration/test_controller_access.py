@@ -10,6 +10,7 @@ import pytest
 
 from litho import messages
 from litho.messages import Ack, Command, EventReport, Failed, Finish, Status
+from litho_controller import broker_files
 from litho_controller.broker import EmbeddedBroker
 from support.controller import Agent, Controller, until
 from support.desk import DONE, PLANNED, STARTED
@@ -173,6 +174,28 @@ async def test_what_waits_for_the_controller_outlives_a_restart_of_the_broker(br
     await broker.start()
     async with client(broker, broker.username, broker.password, **mine) as controller:
         assert [payload for _, payload in await heard(controller, 3.0)] == [str(n).encode() for n in range(2000)]
+
+
+async def test_what_waits_for_an_absent_controller_is_bounded_in_bytes(tmp_path, monkeypatch):
+    monkeypatch.setattr(broker_files, "MAX_QUEUED_BYTES", 1024 * 1024)
+    broker = EmbeddedBroker(tmp_path / "broker", site="default", host="127.0.0.1", port=0)
+    await broker.start()
+    try:
+        await broker.allow({"n01": "one"})
+        mine = {"identifier": broker.username, "clean_session": False}
+        event = messages.topic("default", "n01", "event")
+        async with client(broker, broker.username, broker.password, **mine) as controller:
+            await controller.subscribe(event, qos=1)
+        async with client(broker, "n01", "one") as node:
+            for number in range(20):
+                await node.publish(event, bytes([number]) * 200_000, qos=1)
+        async with client(broker, broker.username, broker.password, **mine) as controller:
+            kept = [payload[0] for _, payload in await heard(controller, 3.0)]
+        # The oldest are kept, in their order; what does not fit is dropped, and the broker goes on.
+        assert kept == list(range(len(kept)))
+        assert 4 <= len(kept) <= 7
+    finally:
+        await broker.stop()
 
 
 # ---------------------------------------------------------------- hostile agents, whole controller
