@@ -23,6 +23,8 @@ _MKFS = {
     "xfs": ("mkfs.xfs", "-q", "-f"),
     "ntfs": ("mkntfs", "-q", "-F", "-Q"),
 }
+KNOWN = tuple(_MKFS)
+"""File systems that a disk can have here."""
 _FOLDERS = ("/usr/lib", "/usr/bin", "/usr/share", "/usr/include", "/usr/sbin")
 
 
@@ -51,9 +53,14 @@ def mounted(device: Path, fs: str, at: Path) -> Iterator[Path]:
         process.run(("umount", at), timeout_s=900)
 
 
+def format_as(device: Path, fs: str) -> None:
+    """An empty file system."""
+    process.run((*_MKFS[fs], device), timeout_s=600)
+
+
 def make(device: Path, fs: str, at: Path, *, size: int) -> None:
     """Version 1 on `device` of `size` bytes, about 60 % full."""
-    process.run((*_MKFS[fs], device), timeout_s=600)
+    format_as(device, fs)
     rng = random.Random(1)  # noqa: S311 - the same disk each time
     with mounted(device, fs, at) as tree:
         _fill(tree, size, rng)

@@ -1,0 +1,73 @@
+"""What a run of the chunk engine is told and what it answers: JSON on both sides, so that it has a process of its own."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+
+from litho.library import Library
+from litho.library.chunks import ChunkStore, index
+from litho.library.chunks.usedmap import GRAIN
+from litho_agent.chunk.device import Device
+
+
+class Order(msgspec.Struct, kw_only=True):
+    """What to run."""
+
+    do: str
+    device: str = ""
+    fs: str = "ext4"
+    library: str = ""
+    name: str = "v1"
+    grain: int = GRAIN
+    level: int = 1
+    threads: int = 0
+    mode: str = "plain"
+    cached: bool = False
+    """The packs are read once before the clock starts."""
+    count: int = 0
+    """Chunks of an index that is made."""
+
+
+class Answer(msgspec.Struct, kw_only=True):
+    """What it took."""
+
+    wall_s: float = 0.0
+    cpu_s: float = 0.0
+    others_s: float = 0.0
+    """CPU seconds that all others used meanwhile, the kernel's loop threads among them."""
+    memory: int = 0
+    """Bytes resident at most."""
+    facts: dict[str, float] = {}
+
+
+def load(order: Order) -> tuple[ChunkStore, index.Index]:
+    """The library and the index of a version in it."""
+    library = Library.open(Path(order.library))
+    data = index_file(order).read_bytes()
+    return ChunkStore(library), index.parse(data, what=order.name)
+
+
+def index_file(order: Order) -> Path:
+    """Where the version's index lies."""
+    return Path(order.library) / f"{order.name}.v1-sda1.chunks"
+
+
+def packs(order: Order) -> list[Path]:
+    """The packs that a version needs."""
+    store, found = load(order)
+    return [store.path(name, "pack") for name in found.packs]
+
+
+def size(device: str) -> int:
+    """Bytes of a device."""
+    with Device(Path(device)) as disk:
+        return disk.size
+
+
+def machine_cpu() -> float:
+    """CPU seconds that all processes of the machine have used so far."""
+    words = Path("/proc/stat").read_text().split(maxsplit=9)
+    return sum(int(words[i]) for i in (1, 2, 3, 6, 7)) / os.sysconf("SC_CLK_TCK")
