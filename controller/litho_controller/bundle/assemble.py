@@ -11,7 +11,7 @@ import hashlib
 import os
 import shutil
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import msgspec
@@ -40,16 +40,21 @@ class Checked(msgspec.Struct, frozen=True, kw_only=True):
     """Targets that are there and will be kept aside, and where."""
 
 
-def check(plan: Plan, site: Site, members: Mapping[str, Member], *, replace: bool, mark: str) -> Checked:
+def check(
+    plan: Plan, site: Site, members: Mapping[str, Member], *, own: Iterable[Path], replace: bool, mark: str
+) -> Checked:
     """Hold the plan against the file system: nothing is overwritten, no link leads out. Blocks. Raises RefusedError, LithoError.
 
-    `mark` ends the names of old things that are kept aside.
+    `own` are directories in which no bundle may place anything, even below an allowed root: whoever puts files into the library
+    has made images, and whoever puts one into the trust store has signed. `mark` ends the names of old things that are kept
+    aside.
     """
     placed: list[Placed] = []
     same: list[str] = []
     aside: dict[str, str] = {}
     for one in plan.placed:
         _refuse_links_out(one.target, site)
+        _refuse_own(one.target, own)
         path = Path(one.target)
         with telling(path):
             there = os.path.lexists(path)
@@ -89,6 +94,22 @@ def _refuse_links_out(target: str, site: Site) -> None:
         hint="remove the link, or list that place in the site key bundleroots",
         code="bundle-escape",
     )
+
+
+def _refuse_own(target: str, own: Iterable[Path]) -> None:
+    """What Lithograph itself lives on is out of reach. Raises RefusedError, LithoError."""
+    parent = log.real_parent(target)
+    missing = [level for level in Path(target).parents if not level.exists()]
+    lies = parent.joinpath(*(level.name for level in reversed(missing)), Path(target).name)
+    for folder in own:
+        with telling(folder):
+            real = folder.resolve()
+        if lies == real or real in lies.parents or lies in real.parents:
+            raise bad(
+                f"the bundle wants to place {target}, and {folder} is a directory that Lithograph keeps for itself",
+                hint="have the bundle made with another place for that file",
+                code="bundle-escape",
+            )
 
 
 def _same_bytes(path: Path, member: Member) -> bool:

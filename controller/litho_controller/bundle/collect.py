@@ -7,6 +7,7 @@ template `<install>/custom/<os>/<arch>/<profile>.tmpl`, the files of a netboot i
 
 from __future__ import annotations
 
+import os
 import posixpath
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -226,11 +227,16 @@ def piece_of(member: str, path: Path, what: str) -> Piece:
                 f"{what} is no file: {path}", hint="a directory is exported as a tar file of it", code="file-missing"
             )
         found = path.stat()
-    return Piece(member=member, path=path, size=found.st_size, executable=bool(found.st_mode & 0o100))
+    return Piece(
+        member=member, path=path, size=found.st_size, executable=bool(found.st_mode & 0o100), seen=_inode(found)
+    )
 
 
 def seen(path: Path) -> tuple[int, ...]:
     """What tells that a file is still the same: device, inode, size, and the times of its last changes. Raises LithoError."""
     with telling(path):
-        found = path.stat()
+        return _inode(path.stat())
+
+
+def _inode(found: os.stat_result) -> tuple[int, ...]:
     return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)

@@ -4,8 +4,8 @@
     hash        every file, for SHA256SUMS, and the signature over that when a key is named
     write       the tarball, in one order, reproducibly, beside its name; then it gets its name
 
-A file that changes in between is an error, not a bundle that nobody can import: small files are hashed a second time while
-they are written, of large ones the inode's times tell.
+A file that changes in between is an error, not a bundle that nobody can import: of every file the inode's times must be those
+that it had when it was found, and small files are hashed a second time while they are written.
 """
 
 from __future__ import annotations
@@ -180,11 +180,11 @@ class _Work:
         """Hash what nobody has hashed yet."""
         self._total += sum(piece.size for piece in pieces)
         for piece in pieces:
-            piece.seen = collect.seen(piece.path) if piece.path else ()
             with _Digest() as digest:
                 for block in self._blocks(piece):
                     digest.update(block)
                 piece.sha256 = digest.hexdigest()
+            piece.hashed = True
 
     def write(self, target: Path, packing: str, about: list[Piece]) -> int:
         """Write the tarball; answers its size in bytes."""
@@ -210,18 +210,16 @@ class _Work:
             return
         tar.begin(piece.member, piece.size, executable=piece.executable)
         # Whoever changes a large file while it is hashed takes longer than the file system's clock ticks.
-        by_time = piece.size > BY_TIME and bool(piece.seen)
+        by_time = piece.size > BY_TIME and bool(piece.seen) and piece.hashed
         with _Digest() as digest:
             for block in self._blocks(piece):
                 if not by_time:
                     digest.update(block)
                 tar.write(block)
-            same = (
-                collect.seen(piece.path) == piece.seen
-                if by_time and piece.path is not None
-                else digest.hexdigest() == piece.sha256
-            )
-        if piece.sha256 and not same:
+            same = by_time or not piece.sha256 or digest.hexdigest() == piece.sha256
+        # Its times were looked at when it was found: so all files of a bundle are of one moment, and none was cut to the size
+        # that it had then.
+        if not same or (piece.path is not None and piece.seen and collect.seen(piece.path) != piece.seen):
             raise LithoError(
                 f"{piece.path or piece.member} changed while it was exported, or is not what its manifest says",
                 hint="export when nobody changes the image; a captured disk: litho image verify",

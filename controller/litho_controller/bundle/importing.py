@@ -188,6 +188,9 @@ def _sweep_rooms(base: Path) -> None:
             return
         for room in base.iterdir():
             if room.name.startswith("once-") or time.time() - room.stat().st_mtime > KEPT_S:
-                shutil.rmtree(room)
+                if room.is_dir() and not room.is_symlink():
+                    shutil.rmtree(room)
+                else:
+                    room.unlink()
         with contextlib.suppress(OSError):
             base.rmdir()

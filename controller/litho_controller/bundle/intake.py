@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import stat
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -102,7 +103,11 @@ class Intake:
         After RefusedError and IntegrityError the room is gone: nothing of such a bundle is kept.
         """
         with telling(self._tarball):
-            size = self._tarball.stat().st_size
+            found = self._tarball.stat()
+        if not stat.S_ISREG(found.st_mode):
+            # A pipe would be waited for as long as nobody writes, and with it every other import.
+            raise bad(f"{self._tarball} is no plain file", hint="save the bundle in a file first", code="bad-file")
+        size = found.st_size
         with PlainReader(self._tarball, self._limits) as source:
             for entry, body in entries(source, self._limits):
                 self._stop()
@@ -209,7 +214,12 @@ class Intake:
                 digest.update(piece)
             self._put(name, entry, digest.hexdigest(), None)
             return
-        final = self.room / f"m{len(self._members):06d}"
+        # What a name in the room stands for is told by its hash, too: another bundle with the same SHA256SUMS may have had
+        # something else in this place.
+        promised = self._sums.hashes.get(name, "") if self._sums is not None else ""
+        if self._sums is not None and not promised:
+            raise damaged(f"the bundle has {shown(name)}, which its {sums.FILE} does not list")
+        final = self.room / f"m{len(self._members):06d}-{promised}"
         with telling(final):
             if final.is_file() and final.stat().st_size == entry.size and self._sums is not None:
                 sha = self._compare(name, body)
@@ -237,9 +247,7 @@ class Intake:
         return digest.hexdigest()
 
     def _compare(self, name: str, body: Body) -> str:
-        """The hash of a member that has arrived before. What lies in the room has the same, or SHA256SUMS would not be the
-        same.
-        """
+        """The hash of a member that has arrived before. What lies in the room has the same, which is in its name."""
         digest = hashlib.sha256()
         while piece := body.read():
             self._stop()

@@ -112,7 +112,9 @@ class Job:
     def check(self) -> None:
         """Hold the plan against the file system and the library."""
         mark = f"old-{self._journal.id}"
-        self._checked = assemble.check(self.plan, self._site, self._members, replace=self.request.replace, mark=mark)
+        site = self._site
+        own = (self._library.root, self._journals.parent, Path(site.trust), Path(site.install) / ROOMS)
+        self._checked = assemble.check(self.plan, site, self._members, own=own, replace=self.request.replace, mark=mark)
         if self.plan.image and not self.request.replace and self._library.versions(self.plan.name):
             raise RefusedError(
                 f"the library has an image {self.plan.name} already",

@@ -22,7 +22,9 @@ class Piece(msgspec.Struct, kw_only=True):
     """Empty until it has been hashed."""
     executable: bool = False
     seen: tuple[int, ...] = ()
-    """What the file's inode said when it was hashed."""
+    """What the file's inode said when it was found."""
+    hashed: bool = False
+    """The hash is of what was read here, not somebody's promise."""
 
 
 def made(member: str, data: bytes) -> Piece:

@@ -15,10 +15,11 @@ from pathlib import Path
 import msgspec
 
 from litho import process
+from litho.errors import LithoError
 from litho_controller.bundle import cpio, packed, tarread
 from litho_controller.bundle.faults import bad, telling
 from litho_controller.bundle.limits import TREE, Limits
-from litho_controller.bundle.tree import TreeWriter
+from litho_controller.bundle.tree import TreeWriter, refuse_climbing
 
 SQUASHFS = b"hsqs"
 UNPACK_S = 3600.0
@@ -102,20 +103,32 @@ def _old_tar(block: bytes) -> bool:
 
 def _squashfs(path: Path, into: Path, limits: Limits, *, set_uid: bool) -> Expanded:
     listing = process.run(["unsquashfs", "-lln", "-d", "", path], timeout_s=300.0, doing="reading the root image")
-    _hold_listing(listing.out, limits)
+    with telling(path):
+        count = _hold_listing(listing.out, limits, path.stat().st_size, _free(into))
     with telling(into):
         into.rmdir()
-    process.run(
+    done = process.run(
         ["unsquashfs", "-no-progress", "-no-xattrs", "-processors", "2", "-d", into, path],
         ok=(0, 2),
         timeout_s=UNPACK_S,
         doing="expanding the root image",
     )
-    return _look_over(into, set_uid=set_uid)
+    expanded, found = _look_over(into, set_uid=set_uid)
+    if done.code and found < count:
+        # Code 2 is also what it says when it could make no more files and went on.
+        raise LithoError(
+            f"only {found} of the {count} entries of the root image could be unpacked",
+            hint="look whether the file system is full, then import the bundle again",
+            code="bad-rootimg",
+        )
+    return expanded
 
 
-def _hold_listing(text: str, limits: Limits) -> None:
-    """`-rw-r--r-- 0/0   1234 2026-01-01 00:00 /name`, one a line: count and add up, before a byte is written."""
+def _hold_listing(text: str, limits: Limits, packed: int, free: int) -> int:
+    """`-rw-r--r-- 0/0   1234 2026-01-01 00:00 /name`, one a line: count and add up, before a byte is written.
+
+    Answers how many entries there are, the top among them. Sizes in bytes.
+    """
     count = total = 0
     for line in text.splitlines():
         words = line.split(None, 5)
@@ -126,23 +139,44 @@ def _hold_listing(text: str, limits: Limits) -> None:
             total += int(words[2])
     if not count or count > limits.entries or total > limits.bytes:
         raise bad(f"the root image has {count} entries and {total} bytes, which is not taken", code="bundle-limit")
+    if total > limits.ratio_from and total > limits.ratio * packed:
+        raise bad(f"the root image unpacks to more than {limits.ratio} times its size", code="bundle-bomb")
+    if total + limits.reserve > free:
+        raise LithoError(
+            f"the root image needs {total} bytes, and {free} are free", hint="free some space", code="no-space"
+        )
+    return count
 
 
-def _look_over(into: Path, *, set_uid: bool) -> Expanded:
-    """Take devices and set-uid bits off a tree that somebody else's program wrote."""
+def _free(path: Path) -> int:
+    found = os.statvfs(path)
+    return found.f_bavail * found.f_frsize
+
+
+def _look_over(into: Path, *, set_uid: bool) -> tuple[Expanded, int]:
+    """Take devices and set-uid bits off a tree that somebody else's program wrote, and hold its links to the rule for archives.
+
+    Answers also how many entries it had, the top among them. Raises RefusedError for a link that climbs out.
+    """
     files = devices = stripped = 0
+    count = 1
     with telling(into):
         for folder, entry in _walk(into):
+            count += 1
             found = entry.stat(follow_symlinks=False)
             if stat.S_ISREG(found.st_mode):
                 files += 1
                 if found.st_mode & (stat.S_ISUID | stat.S_ISGID) and not set_uid:
                     stripped += 1
                     os.chmod(entry.path, stat.S_IMODE(found.st_mode) & 0o1777)  # noqa: PTH101 - a DirEntry, not a Path
-            elif not (stat.S_ISDIR(found.st_mode) or stat.S_ISLNK(found.st_mode)):
+            elif stat.S_ISLNK(found.st_mode):
+                inside = folder.relative_to(into)
+                name, link = os.fsencode(inside / entry.name), os.fsencode(os.readlink(entry.path))  # noqa: PTH115 - as above
+                refuse_climbing(name, len(inside.parts), link)
+            elif not stat.S_ISDIR(found.st_mode):
                 devices += 1
                 (folder / entry.name).unlink()
-    return Expanded(kind="squashfs", files=files, devices=devices, stripped=stripped)
+    return Expanded(kind="squashfs", files=files, devices=devices, stripped=stripped), count
 
 
 def _walk(top: Path) -> Iterator[tuple[Path, os.DirEntry[str]]]:

@@ -194,17 +194,9 @@ class TreeWriter:
 
     def _symlink(self, levels: Levels, entry: Entry) -> None:
         self._need_name(levels, entry)
-        depth = len(levels) - 1
         if not entry.link or b"\0" in entry.link:
             raise bad(f"the root image has a link to nothing ({shown(entry.name)})", code="bad-tar")
-        if not entry.link.startswith(b"/"):
-            for level in entry.link.split(b"/"):
-                depth += 0 if level in (b"", b".") else -1 if level == b".." else 1
-                if depth < 0:
-                    raise bad(
-                        f"the root image has a link that leaves its tree ({shown(entry.name)} to {shown(entry.link)})",
-                        code="bundle-escape",
-                    )
+        refuse_climbing(entry.name, len(levels) - 1, entry.link)
         parent = self._parent_of(levels)
         try:
             os.symlink(entry.link, levels[-1], dir_fd=parent)
@@ -272,6 +264,19 @@ class TreeWriter:
     ) -> None:
         self._let_go()
         os.close(self._top)
+
+
+def refuse_climbing(name: bytes, depth: int, link: bytes) -> None:
+    """Raise RefusedError for a relative link, in a directory `depth` levels deep, that climbs above the tree's top. Pure."""
+    if link.startswith(b"/"):
+        return
+    for level in link.split(b"/"):
+        depth += 0 if level in (b"", b".") else -1 if level == b".." else 1
+        if depth < 0:
+            raise bad(
+                f"the root image has a link that leaves its tree ({shown(name)} to {shown(link)})",
+                code="bundle-escape",
+            )
 
 
 def _twice(name: bytes) -> Exception:
