@@ -37,7 +37,10 @@ _SWAP = re.compile(r"(?P<before>)swappt-" + _DISK + r"(?(long)p)(?P<number>[1-9]
 _PART = re.compile(_BEFORE + _DISK + r"(?(long)p)(?P<number>[1-9][0-9]{0,2})(?P<rest>(?:[.-].*)?)", re.ASCII)
 _NUMBERED = re.compile(r"(?P<base>.*)\.(?P<order>[0-9]{3})", re.ASCII)
 _LETTERED = re.compile(r"(?P<base>.*)\.(?P<order>[a-z]{2,3})", re.ASCII)
-_WORDS = frozenset({"gz", "xz", "lz", "pi", "img", "bz", "lzo", "zst", "raw"})
+_WORDS = frozenset(
+    {"gz", "xz", "lz", "pi", "img", "bz", "lzo", "zst", "raw", "pcl", "pc", "dd", "bin", "dat", "bak", "old"}
+)
+"""Endings of one file that look like the letters of `split`."""
 _NEVER = (".md5", ".sha1", ".sha256", ".txt", ".json", ".info", ".log")
 
 

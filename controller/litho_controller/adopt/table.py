@@ -16,6 +16,7 @@ import msgspec
 
 from litho import process
 from litho.errors import EngineError, LithoError, UsageError
+from litho.library import files
 from litho.process import Argv
 
 MAX_BYTES = 1024 * 1024
@@ -80,7 +81,7 @@ def read(path: Path, disk: str, boot: bytes = b"") -> Table:
     Raises UsageError for a dump that is none, MissingProgramError.
     """
     try:
-        data = path.read_bytes()[: MAX_BYTES + 1] if path.is_file() else b""
+        data = files.read_small(path, MAX_BYTES + 1) if path.is_file() else b""
     except OSError as exc:
         raise UsageError(f"{path} cannot be read ({exc.strerror})", code="file-unreadable") from exc
     text = data.decode("utf-8", "replace")

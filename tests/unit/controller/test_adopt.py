@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from litho.errors import LithoError, UsageError
-from litho_controller.adopt import names, partclone, partimage, probing
+from litho_controller.adopt import names, partclone, partimage, probing, table
 from litho_controller.adopt.stream import ByteSum, Kept, Stream, bits, count_bits
 
 BLOCK = 1024
@@ -182,6 +182,8 @@ def test_the_file_table_of_an_ntfs_is_kept_wherever_its_boot_sector_says_it_is()
         ("hda12.000", "part", "hda", 12, "hda12", 0),
         ("sda1.ext4-ptcl-img.gz.ab", "part", "sda", 1, "sda1.ext4-ptcl-img.gz", 1),
         ("sda2.aac", "part", "sda", 2, "sda2", 2),
+        ("sda1.pcl", "part", "sda", 1, "sda1.pcl", None),
+        ("sda1.pcl.aa", "part", "sda", 1, "sda1.pcl", 0),
         ("nvme0n1p3.img", "part", "nvme0n1", 3, "nvme0n1p3.img", None),
         ("image-x86-win7-v2-vda2.partimage", "part", "vda", 2, "image-x86-win7-v2-vda2.partimage", None),
     ],
@@ -224,3 +226,10 @@ def test_files_that_do_not_make_one_image_are_refused(files, words):
 def test_volumes_come_in_their_order_whatever_order_they_were_named_in():
     found = names.sort(a("sda1.gz.002", "sda1.gz.000", "sda.sfdisk", "sda1.gz.001"))
     assert [path.name for path in found.parts[1]] == ["sda1.gz.000", "sda1.gz.001", "sda1.gz.002"]
+
+
+def test_a_huge_file_that_is_said_to_be_the_table_is_not_read_into_memory(tmp_path):
+    with (tmp_path / "sda.sfdisk").open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(UsageError, match="holds no partition table"):
+        table.read(tmp_path / "sda.sfdisk", "sda")
