@@ -31,7 +31,7 @@ from litho_agent.engines.choose import program_version
 from litho_agent.gauges import Gauges
 from litho_agent.lanes import each
 from litho_agent.layout import read_layout
-from litho_agent.losses import Losses
+from litho_agent.losses import Losses, table_read
 from litho_agent.mover import WorkOrder
 from litho_agent.osfacts import read_os_release
 from litho_agent.settle import CONDITION
@@ -68,7 +68,8 @@ def _capture(order: WorkOrder, library: Library, teller: Teller) -> Succeeded:
     disk = choose(inventory.read(), job.disk, "capture", job.allow).require()
     repairing = job.on_dirty == "repair"
     with held(disk, write=repairing) as hold, Windows(sector_size=disk.logical, write=repairing) as windows:
-        layout = read_layout(hold.path)
+        with table_read(facts(disk)):
+            layout = read_layout(hold.path)
         pieces = survey(hold, layout, job, windows)
         losses = Losses(job, facts(disk), teller)
         notes = [*layout.notes, *(note for piece in pieces for note in piece.notes), *losses.cannot(pieces)]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import msgspec
 
@@ -27,6 +28,33 @@ from litho_agent.telling import Teller
 
 _SUSPECT = ("disk-io", "engine-failed", "engine-crashed", "engine-unproven")
 """Codes of failures that a bad sector may be behind."""
+
+
+_TABLE_SUSPECT = ("read-error", "bad-table", "unreadable", "disk-io")
+"""The same of failures to read a partition table."""
+_ENDS = 2 * 1024 * 1024
+"""Bytes at either end of a disk in which tables lie, and what is stored beside them."""
+
+
+@contextlib.contextmanager
+def table_read(disk: DiskFacts) -> Iterator[None]:
+    """A failure in here to read the table of `disk` that a bad sector is behind becomes an error that says where it is.
+
+    Raises DiskError (`bad-sector`, `disk-gone`) then, what was raised otherwise.
+    """
+    try:
+        yield
+    except (EngineError, DiskError) as exc:
+        path = Path(disk.path)
+        if exc.code not in _TABLE_SUSPECT:
+            raise
+        if bad.silent(path):
+            raise bad.gone(Place(disk=disk, name=path.name, start=0)) from exc
+        ends = (Extent(0, min(_ENDS, disk.size)), Extent(max(0, disk.size - _ENDS), min(_ENDS, disk.size)))
+        found = bad.find(path, ends)
+        if found is None:
+            raise
+        raise bad.tableless(disk, found) from exc
 
 
 class Losses:

@@ -4,9 +4,9 @@ The rules, in order:
 
 1. A physical volume whose metadata cannot be believed, or whose group needs a disk that is not this one, is refused: half a
    group is no image of anything. `on_dirty=raw` takes it block by block, as it lies there.
-2. A logical volume that lies in one piece is looked at and saved like a partition.
-3. Of every other volume (several pieces, striped, mirrored, thin) each piece is saved as bytes. What it holds cannot be looked
-   at without activating it, which is said in a note.
+2. A logical volume that lies in one piece, and on which no other one stands, is looked at and saved like a partition.
+3. Of every other volume (several pieces, striped, mirrored, thin, the origin of a snapshot) each piece is saved as bytes. What it
+   holds cannot be looked at without activating it, which is said in a note.
 4. The head of the physical volume, with label and metadata, comes last: without it a half-printed group is none.
 
 Stretches are numbered from `FIRST`: the kernel gives no partition such a number.
@@ -117,7 +117,7 @@ def notes(name: str, found: PhysicalVolume) -> list[str]:
             pieces[window.volume] = pieces.get(window.volume, 0) + 1
     group = found.group.name if found.group else ""
     return [
-        f"{name}: the volume {group}/{volume} does not lie in one piece: its {count} "
+        f"{name}: the volume {group}/{volume} {'is not a plain one' if count == 1 else 'does not lie in one piece'}: its {count} "
         f"{'piece was' if count == 1 else 'pieces were'} taken byte by byte, and nobody looked whether it was clean"
         for volume, count in pieces.items()
     ]

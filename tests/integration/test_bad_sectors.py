@@ -209,6 +209,20 @@ async def test_a_map_of_used_blocks_that_cannot_be_read_ends_the_capture_or_make
             assert any(note.startswith(told) for note in restored.notes)
 
 
+# The MBR, and the gap in which a boot loader may lie; going on does not help with either.
+@pytest.mark.parametrize(("at", "way"), [(0, "stop"), (300 * 1024, "continue")])
+async def test_a_bad_sector_at_the_table_or_behind_it_is_placed_and_said_to_be_the_end(image, tmp_path, at, way):
+    with bad_file(image[0], tmp_path / "fuse", [(at, 512)]) as file, loop_disk(file) as disk:
+        sh("losetup", "--direct-io=on", disk)
+        library = Library.create(tmp_path / "library")
+        end, _ = await capture(library, disk, on_bad_sector=way)
+    assert isinstance(end, Failed), end
+    assert end.code == "bad-sector"
+    assert f"the disk {disk} has a bad sector at its partition table, or before its first partition: " in end.reason
+    assert f"512 bytes at byte {at} of the disk cannot be read" in end.reason
+    assert "no capture goes on past that, whatever litho.on-bad-sector says" in end.reason
+
+
 def test_the_reader_keeps_what_lies_beside_a_bad_sector_and_fills_the_rest_with_zeros(tmp_path):
     content = os.urandom(3 * MIB + 1536)
     (tmp_path / "image").write_bytes(content)

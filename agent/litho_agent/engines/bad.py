@@ -183,6 +183,18 @@ def stopped(place: Place, found: BadRange, *, engine: str, rescues: bool) -> Dis
     )
 
 
+def tableless(disk: DiskFacts, found: BadRange) -> DiskError:
+    """The error of a capture that cannot read the partition table, or what lies before the first partition. Pure."""
+    known = ", ".join(word for word in (disk.model, disk.serial) if word)
+    return DiskError(
+        f"the disk {disk.path}{f' ({known})' if known else ''} has a bad sector at its partition table, or before its first "
+        f"partition: {found.size} bytes at byte {found.start} of the disk cannot be read",
+        hint="no capture goes on past that, whatever litho.on-bad-sector says; copy what can be read to a new disk (ddrescue) "
+        f"and replace this one (`smartctl -a {disk.path}` tells its state)",
+        code="bad-sector",
+    )
+
+
 def gone(place: Place) -> DiskError:
     """The error of a capture whose disk no longer answers. Pure."""
     known = ", ".join(word for word in (place.disk.model, place.disk.serial) if word)
