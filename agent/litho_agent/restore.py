@@ -27,13 +27,13 @@ from litho.library.names import ImageRef
 from litho.messages import Planned, Started, Succeeded, clip
 from litho_agent import bootentry, hostfacts, pipeline
 from litho_agent.chunk.printer import ChunkPrinter
-from litho_agent.disks import Disk, Hold, choose, facts, held, inventory
+from litho_agent.disks import Disk, Hold, choose, facts, held, inventory, require_same
 from litho_agent.engines import tail
 from litho_agent.engines.choose import named
 from litho_agent.filesystems import make_swap
 from litho_agent.gauges import Gauges
 from litho_agent.lanes import each
-from litho_agent.layout import Fitted, Table, parse_dump, partition_path, plan_fit, write_head, write_table
+from litho_agent.layout import Fitted, Table, parse_dump, partition_path, plan_fit, rehearse, write_head, write_table
 from litho_agent.layout.device import disk_size, head_size
 from litho_agent.layout.grow import can_grow, grow
 from litho_agent.mover import WorkOrder
@@ -56,6 +56,7 @@ def restore(order: WorkOrder, teller: Teller) -> Succeeded:
     fitted = _fit(manifest, table, disk, job)
     # Held from here on: reading the whole image may take an hour, in which somebody else could mount what was free.
     with held(disk, write=True) as hold, Windows(sector_size=disk.logical, write=True) as windows:
+        require_same(disk, choose(inventory.read(), job.disk, "restore", job.allow).require())
         devices = Devices(hold.path, manifest.parts, windows)
         teller.say(Planned(disk=facts(disk), steps=steps(manifest, disk, fitted), total=manifest.used))
         streams = [part for part in manifest.parts if part.kind == "stream"]
@@ -145,6 +146,7 @@ def ready(hold: Hold, manifest: Manifest, fitted: Fitted, head: bytes) -> None:
         needed.append(["losetup"])
     for argv in needed:
         process.require(str(argv[0]))
+    rehearse(hold, fitted.table)
 
 
 class Devices:
@@ -227,6 +229,12 @@ def _table(library: Library, manifest: Manifest) -> Table:
         if manifest.table != "none":
             raise IntegrityError(
                 f"the image {manifest.image}:{manifest.version} says it has a table and names no file that holds it",
+                code="bad-manifest",
+            )
+        found = [(part.number, part.start) for part in manifest.parts if part.within is None]
+        if found not in ([], [(0, 0)]):
+            raise IntegrityError(
+                f"the image {manifest.image}:{manifest.version} has partitions and no table that says where they lie",
                 code="bad-manifest",
             )
         return Table(label="none", sector_size=manifest.disk.sector_size)

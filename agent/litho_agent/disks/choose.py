@@ -109,6 +109,28 @@ def choose(inventory: Sequence[Disk], selector: Selector | str, action: Action, 
     return Choice(disk=chosen, verdicts=_verdicts(inventory, passed, chosen.name))
 
 
+def require_same(chosen: Disk, held: Disk) -> None:
+    """Raise DiskError (`disk-changed`) unless `held`, chosen anew while nobody else can have it, is the disk `chosen` before.
+
+    A name belongs to whatever has it now: between the look and the hold a disk can be pulled out and another one be given its
+    name. A serial or WWN that only one of the looks knows is no difference: udev may have come to it in between. Pure.
+    """
+    known = [("serial", chosen.serial, held.serial), ("WWN", chosen.wwn, held.wwn), ("model", chosen.model, held.model)]
+    found = [f"its {what} was {was} and is {is_}" for what, was, is_ in known if was and is_ and was != is_]
+    if chosen.path != held.path:
+        found.append(f"the choice is now {held.path}")
+    if (chosen.size, chosen.logical) != (held.size, held.logical):
+        found.append(
+            f"it had {chosen.size} bytes in sectors of {chosen.logical} and has {held.size} in sectors of {held.logical}"
+        )
+    if found:
+        raise DiskError(
+            f"{chosen.path} is not the disk any more that was chosen a moment ago: {'; '.join(found)}",
+            hint="nothing was written; start again when the machine's disks are at rest",
+            code="disk-changed",
+        )
+
+
 def rank(disk: Disk) -> int | None:
     """The disk's place in the default rule, 0 first; None when the rule does not know it. Kinds without an order share one."""
     if disk.name in _SEEDS:

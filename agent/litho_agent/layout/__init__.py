@@ -6,7 +6,7 @@ table = parse_dump(text);  fitted = plan_fit(table, ...)          before anythin
 write=True) as hold: write_table(hold, fitted.table);  ... fill partition_path(disk, n) ...;  write_head(hold, head,
 fitted.table)"""
 
-from litho_agent.layout.device import Layout, read_layout, write_head, write_table
+from litho_agent.layout.device import Layout, read_layout, rehearse, write_head, write_table
 from litho_agent.layout.fit import Fitted, plan_fit
 from litho_agent.layout.kernel import reread
 from litho_agent.layout.table import Partition, Table, parse_dump, partition_path
@@ -20,6 +20,7 @@ __all__ = [
     "partition_path",
     "plan_fit",
     "read_layout",
+    "rehearse",
     "reread",
     "write_head",
     "write_table",

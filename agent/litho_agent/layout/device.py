@@ -38,6 +38,17 @@ HEAD_CAP = 1024 * 1024
 _ENDS = 1024 * 1024
 """Bytes wiped at either end of the target: both GPT copies at any sector size, md, LVM and ZFS labels."""
 
+_SFDISK = (
+    "sfdisk",
+    "--force",
+    "--no-reread",
+    "--no-tell-kernel",
+    "--wipe=never",
+    "--wipe-partitions=never",
+    "--quiet",
+)
+"""Without --lock: it would wait for our own lock for ever."""
+
 
 class Layout(msgspec.Struct, frozen=True, kw_only=True):
     """What a disk's first sectors and table hold."""
@@ -191,18 +202,29 @@ def _prove(hold: Hold, table: Table, head: bytes, gap: int) -> None:
         raise DiskError(f"the partition table on {hold.path} is not what was written", code="write-lost")
 
 
+def rehearse(hold: Hold, table: Table) -> None:
+    """Let sfdisk try `table` on the disk without writing a byte: what it would not take is refused with the disk untouched.
+
+    Raises DiskError (`bad-table`), EngineError.
+    """
+    if table.label == "none":
+        return
+    logical = [part.number for part in table.partitions if table.is_logical(part)]
+    if logical != list(range(5, 5 + len(logical))):
+        raise DiskError("the image's logical partitions are not numbered one after the other", code="bad-table")
+    for one in (table.unbootable(), table):
+        done = process.run([*_SFDISK, "--no-act", hold.path], stdin=one.script().encode(), ok=range(256), timeout_s=60)
+        if done.code != 0:
+            raise DiskError(
+                f"the image's partition table cannot be made on {hold.path} ({done.last_words})",
+                hint="nothing was written; check the image with `litho image verify`, or choose another disk",
+                code="bad-table",
+            )
+
+
 def _apply(hold: Hold, table: Table) -> None:
     process.run(
-        [
-            "sfdisk",
-            "--force",
-            "--no-reread",
-            "--no-tell-kernel",
-            "--wipe=never",
-            "--wipe-partitions=never",
-            "--quiet",
-            hold.path,
-        ],
+        [*_SFDISK, hold.path],
         stdin=table.script().encode(),
         timeout_s=60,
         doing=f"writing the partition table of {hold.path}",

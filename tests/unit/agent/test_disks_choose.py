@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from litho.errors import DiskError, RefusedError, UsageError
-from litho_agent.disks import choose, guard
+from litho_agent.disks import choose, guard, require_same
 from litho_agent.disks.disk import Disk, Holder, Mount, Signature, described
 from litho_agent.disks.selector import parse, parse_size
 
@@ -333,3 +333,24 @@ def test_every_reason_is_told_at_once() -> None:
     assert caught.value.message == (
         "/dev/sda is not for restoring onto: it is write-protected; has sda1 mounted on /a; has sda2 mounted read-only on /b"
     )
+
+
+@pytest.mark.parametrize(
+    ("now", "told"),
+    [
+        ({"serial": "B"}, "its serial was A and is B"),
+        ({"wwn": "naa.2"}, "its WWN was naa.1 and is naa.2"),
+        ({"size": 2 * GB}, "it had 500000000000 bytes in sectors of 512 and has 2000000000"),
+        ({"logical": 4096}, "in sectors of 4096"),
+        ({"path": "/dev/sdb"}, "the choice is now /dev/sdb"),
+    ],
+)
+def test_a_disk_that_is_another_one_once_it_is_held_is_an_error(now: dict[str, object], told: str) -> None:
+    chosen = disk("sda", serial="A", wwn="naa.1")
+    with pytest.raises(DiskError, match=told) as caught:
+        require_same(chosen, msgspec.structs.replace(chosen, **now))
+    assert caught.value.code == "disk-changed"
+
+
+def test_what_udev_had_not_said_yet_makes_no_other_disk() -> None:
+    require_same(disk("sda"), disk("sda", serial="A", wwn="naa.1", model="M", content=True))
