@@ -12,7 +12,6 @@ line is the error; that of one which does not end in time begins with `Timeout`,
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Sequence
 from typing import Protocol
@@ -69,7 +68,11 @@ class CommandPower:
         return PowerLine(node=name, text=answer(said, action))
 
     async def _run(self, words: list[str]) -> str:
-        child = await process.start_async(words, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE)
+        # A script mostly runs another program, such as ipmitool. That one would go on after its script was ended, hold the
+        # pipe open, and the node's turn with it.
+        child = await process.start_async(
+            words, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, own_group=True
+        )
         try:
             async with asyncio.timeout(self._timeout_s):
                 out, err = await asyncio.gather(_read(child.stdout), _read(child.stderr))
@@ -81,9 +84,7 @@ class CommandPower:
             ) from exc
         finally:
             if child.returncode is None:
-                with contextlib.suppress(ProcessLookupError):
-                    child.kill()
-                await child.wait()
+                await process.end_group(child)
         if code != 0:
             raise process.failure(process.Done(tuple(words), code, out, err))
         return out

@@ -34,6 +34,7 @@ def program(tmp_path):
 echo "$1 $2" >>{tmp_path}/calls
 case $1 in
 slow) exec sleep 60 ;;
+deaf) trap '' TERM; sleep 60 & echo $! >{tmp_path}/child; wait; wait; sleep 60 ;;
 bad) echo "no such blade" >&2; exit 3 ;;
 loud) head -c 3000000 /dev/zero | tr '\\0' 'x'; echo; echo on; exit 0 ;;
 esac
@@ -77,6 +78,23 @@ async def test_one_node_that_fails_or_hangs_does_not_stop_the_others(program):
     assert lines[0].error == "power ended with exit code 3 (no such blade)"
     assert "did not end within 1 s" in lines[1].error
     assert (lines[3].text, lines[3].error) == ("off", "")
+
+
+def runs(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+async def test_what_a_program_that_hangs_has_started_ends_with_it(program, tmp_path):
+    begun = time.monotonic()
+    (line,) = await power(program, timeout_s=1.0).ask(["deaf"], "stat")
+    assert line.error.startswith("Timeout: ")
+    assert time.monotonic() - begun < 30
+    while runs(int((tmp_path / "child").read_text())):
+        assert time.monotonic() - begun < 30
+        await asyncio.sleep(0.05)
 
 
 async def test_a_program_that_says_megabytes_is_read_to_its_end(program):
