@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import sys
 
-from bench import bundle, chunk, controller, memory, overhead
+from bench import bundle, chunk, chunk_growth, controller, memory, overhead
 
 BENCHES = {
     "overhead": overhead.main,
     "chunk": chunk.main,
+    "chunk-growth": chunk_growth.main,
     "controller": controller.main,
     "memory": memory.main,
     "bundle": bundle.main,

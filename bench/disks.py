@@ -29,11 +29,14 @@ _FOLDERS = ("/usr/lib", "/usr/bin", "/usr/share", "/usr/include", "/usr/sbin")
 
 
 @contextlib.contextmanager
-def loop(image: Path, *, size: int = 0, direct: bool = True) -> Iterator[Path]:
-    """`image` (made with `size` bytes, all of them allocated, if given) as a loop device that goes past the page cache."""
+def loop(image: Path, *, size: int = 0, sparse: bool = False, direct: bool = True) -> Iterator[Path]:
+    """`image` as a loop device that goes past the page cache; made anew with `size` bytes if given, all allocated or none."""
     if size:
         with image.open("wb") as file:
-            os.posix_fallocate(file.fileno(), 0, size)
+            if sparse:
+                file.truncate(size)
+            else:
+                os.posix_fallocate(file.fileno(), 0, size)
     words = ("--direct-io=on",) if direct else ()
     device = Path(process.run(("losetup", "--find", "--show", *words, image)).out.strip())
     try:

@@ -152,12 +152,16 @@ def _unpartimage(place: Place, image: Path) -> None:
 
 
 def _fsarchiver(place: Place, out: Path) -> None:
-    process.run(("fsarchiver", "savefs", "-o", "-Z1", f"-j{os.cpu_count()}", out, place.device), timeout_s=None)
+    # It calls its NTFS experimental and wants to hear that one knows.
+    more = ("-x",) if place.fs == "ntfs" else ()
+    words = ("fsarchiver", "savefs", *more, "-o", "-Z1", f"-j{os.cpu_count()}", out, place.device)
+    process.run(words, timeout_s=None)
     synced(out)
 
 
 def _unfsarchiver(place: Place, image: Path) -> None:
-    words = ("fsarchiver", "restfs", f"-j{os.cpu_count()}", image, f"id=0,dest={place.target}")
+    more = ("-x",) if place.fs == "ntfs" else ()
+    words = ("fsarchiver", "restfs", *more, f"-j{os.cpu_count()}", image, f"id=0,dest={place.target}")
     process.run(words, timeout_s=None)
     synced(place.target)
 
