@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import stat
 import subprocess
 from pathlib import Path
 
@@ -81,6 +82,21 @@ def test_a_mounted_partition_shows_and_is_refused_and_cannot_be_held(disk: Path,
         assert caught.value.code == "disk-busy"
     finally:
         sh("umount", where)
+
+
+def test_a_loop_device_over_a_partition_shows_by_whatever_node_it_was_made(disk: Path, tmp_path: Path) -> None:
+    number = partition_path(disk, 1).stat().st_rdev
+    node = tmp_path / "sda1"
+    os.mknod(node, 0o600 | stat.S_IFBLK, number)
+    loop = sh("losetup", "--find", "--show", node).strip()
+    try:
+        node.unlink()
+        choice = choose(inventory.read(), str(disk), "restore")
+        assert choice.code == "disk-held"
+        assert f"({Path(loop).name} holds {partition_path(disk, 1).name})" in choice.message
+    finally:
+        sh("losetup", "-d", loop)
+    assert choose(inventory.read(), str(disk), "restore").disk is not None
 
 
 def test_swap_in_use_shows_and_is_refused(disk: Path) -> None:

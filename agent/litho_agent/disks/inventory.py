@@ -11,8 +11,10 @@ instead. The links under /dev/disk are taken as they stand.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -252,9 +254,27 @@ def _loop_users(roots: Roots, names: Iterable[str]) -> dict[str, list[str]]:
         if not name.startswith("loop"):
             continue
         backing = _text(roots.sys / "block" / name / "loop/backing_file")
-        if backing.startswith("/dev/"):
-            users.setdefault(backing.removeprefix("/dev/"), []).append(name)
+        below = _loop_stands_on(roots, name) if backing else ""
+        if not below and backing.startswith("/dev/"):
+            below = backing.removeprefix("/dev/")
+        if below:
+            users.setdefault(below, []).append(name)
     return users
+
+
+def _loop_stands_on(roots: Roots, name: str) -> str:
+    """The kernel's name of the block device below a loop device, from the driver itself; empty for a file.
+
+    The path in sysfs does not tell: the node may be another one for the same device (a chroot's), or be deleted by now. struct
+    loop_info64 of linux/loop.h has the device's number in its third word.
+    """
+    loop_get_status64 = 0x4C05
+    try:
+        with (roots.dev / name).open("rb", buffering=0) as node:
+            number = int.from_bytes(fcntl.ioctl(node, loop_get_status64, bytes(232))[16:24], sys.byteorder)
+        return (roots.sys / f"dev/block/{os.major(number)}:{os.minor(number)}").readlink().name if number else ""
+    except OSError:
+        return ""
 
 
 def _links(roots: Roots) -> dict[str, list[str]]:
