@@ -29,6 +29,7 @@ import msgspec
 from litho import process
 from litho.errors import EngineError, LibraryError, LithoError, MissingProgramError, UsageError
 from litho.library import Library
+from litho_agent.apart import apart
 
 log = logging.getLogger("litho_agent.mount")
 
@@ -40,6 +41,8 @@ ROUNDS = 3
 """How often each NFS version is tried: the network of a node that has just booted may need a moment."""
 PATIENCE_S = 150.0
 """Seconds for which it is tried while nobody answers on the server at all: it may be starting anew."""
+LOOK_S = 300.0
+"""Seconds that the first look at the library may take: longer than the NFS client's own patience."""
 _PAUSE_S = 3.0
 _LEAVE_S = 5.0
 """Seconds that a mount or umount has to go once it was ended; it may hang in the kernel."""
@@ -115,14 +118,14 @@ async def library(text: str, *, read_only: bool, target: Path = TARGET) -> Async
     """
     named = parse(text)
     if isinstance(named, Directory):
-        await asyncio.to_thread(Library.open, named.path)
+        await _look(named.path)
         yield named.path
         return
     await _mount(named, target, read_only=read_only)
     try:
         require_mounted(named, target, MOUNTS.read_text(errors="replace"))  # noqa: ASYNC240 - the kernel's own memory
         try:
-            await asyncio.to_thread(Library.open, target)
+            await _look(target)
         except LibraryError as exc:
             raise LibraryError(
                 f"{named} is mounted but is not an image library ({exc.message})",
@@ -132,6 +135,18 @@ async def library(text: str, *, read_only: bool, target: Path = TARGET) -> Async
         yield target
     finally:
         await _unmount(target)
+
+
+async def _look(path: Path) -> None:
+    """See that a library lies at `path`. Raises LibraryError, also when nobody answers there."""
+    try:
+        await apart(lambda: Library.open(path), name="library-look", limit_s=LOOK_S)
+    except TimeoutError:
+        raise LibraryError(
+            f"the library {path} did not answer for {LOOK_S:.0f} s",
+            hint="look at the file server behind it, then start again",
+            code="library-gone",
+        ) from None
 
 
 async def _mount(export: Export, target: Path, *, read_only: bool) -> None:

@@ -32,6 +32,7 @@ from litho.library import ImageRef, Library, Manifest, Owner, care, files
 from litho.library.stage import read_owner
 from litho.messages import Failed, Planned, Started, Stopped, Succeeded, clip
 from litho.progress import Progress
+from litho_agent.apart import apart
 from litho_agent.keeper import Keeper, Patience
 
 log = logging.getLogger("litho_agent.mover")
@@ -220,10 +221,8 @@ async def _last_words(stream: asyncio.StreamReader) -> str:
 
 async def _swept(order: WorkOrder, limit_s: float) -> Manifest | None:
     """Sweep in a thread, waiting for it at most `limit_s` seconds: a file server that does not answer must not delay the end."""
-    sweeping = asyncio.create_task(asyncio.to_thread(sweep, order), name="worker-sweep")
-    await asyncio.wait({sweeping}, timeout=limit_s)
-    if sweeping.done():
-        return sweeping.result()
+    with contextlib.suppress(TimeoutError):
+        return await apart(lambda: sweep(order), name="worker-sweep", limit_s=limit_s)
     log.warning("the library %s does not answer; what the dead worker left there is swept later", order.library)
     return None
 

@@ -1,0 +1,47 @@
+"""A call that hangs holds nobody: not the caller, not a cancel, not the end of the process."""
+
+import asyncio
+import threading
+import time
+
+import pytest
+
+from litho.errors import LibraryError
+from litho_agent import mount
+from litho_agent.apart import apart
+
+
+def fail():
+    raise LibraryError("gone")
+
+
+async def test_what_the_call_answers_or_raises_comes_back():
+    assert await apart(lambda: 7, name="seven", limit_s=60) == 7
+    with pytest.raises(LibraryError, match="gone"):
+        await apart(fail, name="fail", limit_s=60)
+
+
+def test_the_end_of_the_loop_does_not_wait_for_a_call_that_hangs():
+    hangs = threading.Event()
+    begun = time.monotonic()
+    with pytest.raises(TimeoutError):
+        asyncio.run(apart(lambda: hangs.wait(60), name="hangs", limit_s=0.1))
+    assert time.monotonic() - begun < 30
+    hangs.set()
+
+
+async def test_a_library_that_does_not_answer_at_all_is_an_error_and_a_cancel_gets_through(monkeypatch, tmp_path):
+    hangs = threading.Event()
+    monkeypatch.setattr(mount.Library, "open", lambda _path: hangs.wait(60))
+    monkeypatch.setattr(mount, "LOOK_S", 0.1)
+    with pytest.raises(LibraryError, match=r"did not answer for 0 s.*file server") as told:
+        async with mount.library(str(tmp_path), read_only=True):
+            pytest.fail("it never answered")
+    assert told.value.code == "library-gone"
+    monkeypatch.setattr(mount, "LOOK_S", 60.0)
+    entering = asyncio.create_task(mount.library(str(tmp_path), read_only=True).__aenter__())
+    await asyncio.sleep(0)
+    entering.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(entering, 30)
+    hangs.set()
