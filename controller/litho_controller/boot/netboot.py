@@ -27,6 +27,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from litho.errors import NotFoundError, RefusedError
+from litho.library import names
 from litho_controller.boot import plan, words
 from litho_controller.boot.plan import Boot, Facts
 from litho_controller.bundle.manifest import is_word
@@ -47,6 +48,10 @@ MEDIA = (
     ("install/netboot/debian-installer/{deb}/linux", "install/netboot/debian-installer/{deb}/initrd.gz"),
 )
 """Where media have their installer's kernel and initrd: Red Hat's, SUSE's (two layouts of copycds), Ubuntu's, Debian's."""
+
+NO_MEDIA = ("netboot", "custom", "autoinst", "image", "postscripts", "prescripts", "kits", "sysclone", "winpostscripts")
+"""Directories of installdir that are no system's media, whatever a row says: all of an image's media is given out, and these
+hold other images' root trees, templates and captured disks."""
 
 _PATH = re.compile(r"(/[A-Za-z0-9_+-][A-Za-z0-9_.+-]*)+", re.ASCII)
 _DRACUT = {"rhels": 6, "rhel": 6, "centos": 6, "SL": 6, "fedora": 12}
@@ -122,6 +127,12 @@ def locate(name: str, osimage: Row, linuximage: Row, site: Site) -> OsImage:
             what = f"is {said[key][:80]!r}" if said[key] else "is empty"
             raise _refused(name, f"osimage.{column} {what}", f"chdef -t osimage {name} {column}=...")
     method, home = osimage.get("provmethod") or "", home_of(osimage, linuximage, site)
+    if not names.is_name(name):
+        raise _refused(name[:100], "that is no name of an image", "define it anew under another name")
+    if method == "install" and said["os"] in NO_MEDIA:
+        raise _refused(
+            name, f"osimage.osvers is {said['os']!r}, and {home} holds no media", "name the system, such as rhels9.2"
+        )
     if not _PATH.fullmatch(home) or not home.startswith(site.install + "/"):
         raise _refused(
             name, f"its files are in {home[:200]}, and nodes fetch from below {site.install} only", "move them there"

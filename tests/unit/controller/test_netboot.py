@@ -216,6 +216,13 @@ def test_what_is_missing_is_named(site: Site, osimage, linuximage, error, what) 
     assert isinstance(caught.value, LithoError) and caught.value.hint
 
 
+@pytest.mark.parametrize("name", ["../../boot", "a/b", "..", "two words", "a\nb"])
+def test_an_image_whose_name_is_no_level_of_a_path_is_not_booted(site: Site, name: str) -> None:
+    profile(site)
+    with pytest.raises(RefusedError, match="no name of an image"):
+        netboot.locate(name, {**OS, "provmethod": "netboot"}, {}, site)
+
+
 def test_which_rows_are_booted_by_the_node_itself():
     template = {"template": "/install/custom/x/foo.tmpl"}
     assert netboot.method_of({"provmethod": "netboot"}, {}, captured=False) == "netboot"
@@ -250,6 +257,23 @@ def test_only_what_an_osimage_names_is_given_out(site: Site) -> None:
     (home / "kernel").unlink()
     (home / "kernel").symlink_to("/etc/hostname")
     assert served(site, f"{base}/kernel") == "none"
+
+
+@pytest.mark.parametrize("os", ["netboot", "custom", "image"])
+def test_an_image_that_takes_other_images_files_for_its_media_opens_nothing(site: Site, os: str) -> None:
+    """A bundle may place the two files by which media are known, and name its system as it likes."""
+    media = {
+        "images/pxeboot/vmlinuz": b"k",
+        "images/pxeboot/initrd.img": b"i",
+        "x86_64/foo/rootimg/etc/shadow": b"root:x",
+    }
+    put(Path(site.install) / os / "rhels5.4", **media)
+    template = put(Path(site.install), **{"foo.tmpl": b"t"}) / "foo.tmpl"
+    evil = ({"provmethod": "install", "osvers": os, "osarch": "rhels5.4", "profile": "x"}, {"template": str(template)})
+    with pytest.raises(RefusedError, match="holds no media"):
+        netboot.locate("Evil", *evil, site)
+    for path in media:
+        assert served(site, f"{os}/rhels5.4/{path}", Evil=evil) == "none"
 
 
 def test_of_media_all_files_are_given_out_that_lie_in_them(site: Site) -> None:
