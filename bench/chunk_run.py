@@ -34,7 +34,9 @@ LOOKS = 10_000
 
 def _capture(order: Order) -> dict[str, float]:
     store = ChunkStore(Library.create(Path(order.library)))
+    since = time.monotonic()
     used = used_map(Path(order.device), order.fs, size(order.device))
+    map_s = time.monotonic() - since
     with ChunkWriter(store) as writer:
         saved = save_partition(
             Path(order.device), used, writer, grain=order.grain, level=order.level, threads=order.threads
@@ -42,7 +44,7 @@ def _capture(order: Order) -> dict[str, float]:
         index_file(order).write_bytes(index.dump(saved.index))
         writer.finish(saved.index.packs)
     facts = {"used": used.used, "stored": saved.stored, "new": saved.new, "read": saved.read, "zeros": saved.zeros}
-    return {key: float(value) for key, value in facts.items()}
+    return {"map_s": map_s, **{key: float(value) for key, value in facts.items()}}
 
 
 def _restore(order: Order) -> dict[str, float]:

@@ -43,6 +43,8 @@ class Peer(msgspec.Struct, frozen=True, kw_only=True):
     capture: Callable[[Place, Path], None]
     restore: Callable[[Place, Path], None] | None
     fs: frozenset[str] = ALL
+    blocks: bool = True
+    """It puts the blocks back that the disk had, so that our read-back can tell whether it did."""
     slow: bool = False
     """Takes a minute and more for a few gigabytes: not in every round."""
 
@@ -214,6 +216,7 @@ PEERS = (
         capture=_partimage,
         restore=_unpartimage,
         fs=frozenset({"ext4", "ext3", "ntfs"}),
+        blocks=False,
         slow=True,
     ),
     Peer(
@@ -222,6 +225,7 @@ PEERS = (
         file="disk.fsa",
         capture=_fsarchiver,
         restore=_unfsarchiver,
+        blocks=False,
         slow=True,
     ),
     Peer(name="casync", restored="casync", file="casync", capture=_casync, restore=_uncasync, slow=True),
