@@ -149,8 +149,12 @@ def verify(session: Session, ref: str, deep: bool, as_json: bool) -> None:
         for problem in problems:
             click.echo(render.clean(problem.sentence))
     if problems:
+        again = "capture it again"
+        if any(problem.file.endswith(".chunks") for problem in problems):
+            # A capture relies on the chunks that are there, until a scrub has taken the damaged ones out.
+            again += " after litho image scrub --mend"
         raise IntegrityError(
-            f"{ref} is damaged ({len(problems)} of its files)", hint="use another version, or capture it again"
+            f"{ref} is damaged ({len(problems)} of its files)", hint=f"use another version, or {again}"
         )
     if not as_json:
         click.echo(f"{ref} is whole")

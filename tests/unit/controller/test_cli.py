@@ -497,6 +497,10 @@ def test_image_verify_shows_how_far_it_is_and_ends_with_7_when_something_is_dama
     assert (code, out) == (7, "the file x is damaged\n")
     assert err == "litho: golden:1 is damaged (1 of its files): use another version, or capture it again\n"
     assert msgspec.json.decode(litho("image verify golden:1 --json")[1]) == damage
+    daemon["POST /v1/images/golden%3A1/verify"] = Lines(
+        [{"problems": [{"file": "golden.v1-sda1.chunks", "sentence": "x"}]}]
+    )
+    assert litho("image verify golden:1")[2].endswith("or capture it again after litho image scrub --mend\n")
 
 
 def test_image_rm_wants_a_version_or_a_clear_word(daemon, litho):

@@ -31,6 +31,11 @@ from litho.library.chunks.known import Known
 from litho.library.chunks.pack import FRAME_HEADER, PackIndex, Record
 from litho.library.chunks.store import ChunkStore
 
+_WAY_OUT = (
+    "restore the pack from a backup, use another version of the image, "
+    "or capture it again after litho image scrub --mend"
+)
+
 SPAN = 8 * 1024 * 1024
 """Bytes read from a pack in one go at most; also the size of the buffer."""
 GAP = 128 * 1024
@@ -92,7 +97,7 @@ class Locator:
         if other is None or record is None:
             raise IntegrityError(
                 f"a chunk is in no pack of {self.store.root} ({why or hint.hex() + ' does not have it'})",
-                hint="restore the pack from a backup, use another version of the image, or capture it again",
+                hint=_WAY_OUT,
                 code="chunk-missing",
             )
         return other, record
@@ -285,6 +290,6 @@ def unpack(
 def _damaged(pack: bytes, record: Record, why: str) -> IntegrityError:
     return IntegrityError(
         f"the pack {pack.hex()} is damaged: of the chunk at byte {record.offset} {why}",
-        hint="restore the pack from a backup, use another version of the image, or capture it again",
+        hint=_WAY_OUT,
         code="corrupt-pack",
     )
