@@ -231,10 +231,12 @@ def _table(library: Library, manifest: Manifest) -> Table:
                 f"the image {manifest.image}:{manifest.version} says it has a table and names no file that holds it",
                 code="bad-manifest",
             )
-        found = [(part.number, part.start) for part in manifest.parts if part.within is None]
-        if found not in ([], [(0, 0)]):
+        found = [part for part in manifest.parts if part.within is None]
+        if [(part.number, part.start) for part in found] not in ([], [(0, 0)]) or any(
+            part.size > manifest.disk.size for part in found
+        ):
             raise IntegrityError(
-                f"the image {manifest.image}:{manifest.version} has partitions and no table that says where they lie",
+                f"the image {manifest.image}:{manifest.version} has no partition table, and parts that are not its whole disk",
                 code="bad-manifest",
             )
         return Table(label="none", sector_size=manifest.disk.sector_size)

@@ -117,9 +117,11 @@ def test_a_table_that_cannot_be_made_is_refused_before_the_first_write(tmp_path,
     assert error.code in ("bad-table", "disk-too-small")
 
 
-def test_partitions_without_a_table_are_refused_before_the_first_write(tmp_path, target):
+# A partition that no table names, and a disk that says it is smaller than what lies on it.
+@pytest.mark.parametrize("one", [(3, 2048, 8), (0, 0, 64 * 2048 + 1)])
+def test_parts_that_no_table_explains_are_refused_before_the_first_write(tmp_path, target, one):
     library = Library.create(tmp_path / "library")
-    image(library, "", (left_out(3, 2048, 8),), table="none")
+    image(library, "", (left_out(*one),), table="none")
     assert refused(library, target).code == "bad-manifest"
 
 

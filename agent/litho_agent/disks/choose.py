@@ -92,7 +92,7 @@ def choose(inventory: Sequence[Disk], selector: Selector | str, action: Action, 
     if len(candidates) > 1:
         return _several(inventory, candidates, wanted, action, passed)
     chosen = candidates[0]
-    found = guard.objections(chosen, action, words)
+    found = guard.objections(chosen, action, words) or guard.by_another_path(chosen, inventory)
     if found:
         error = guard.refusal(chosen, action, found)
         reasons = "; ".join(dict.fromkeys(objection.reason for objection in found))

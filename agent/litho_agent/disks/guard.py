@@ -117,6 +117,26 @@ def objections(disk: Disk, action: Action, allow: Sequence[str] = ()) -> tuple[O
     return tuple(objection for objection in found if objection.rule not in lifted)
 
 
+def by_another_path(disk: Disk, inventory: Iterable[Disk]) -> tuple[Objection, ...]:
+    """The reasons against using `disk` that another path to the same disk has: same WWN, same size, another name.
+
+    Without multipath the kernel takes each path for a disk of its own, and a claim of one says nothing about the other. Pure.
+    """
+    twins = [
+        one for one in inventory if one.name != disk.name and disk.wwn and (one.wwn, one.size) == (disk.wwn, disk.size)
+    ]
+    return tuple(
+        Objection(
+            objection.rule,
+            f"has the WWN of {twin.name} and may be the same disk by another path, which {objection.reason}",
+            objection.way_out,
+        )
+        for twin in twins
+        for objection in _absolute(twin, "capture")
+        if objection.rule in ("mounted", "held")
+    )
+
+
 def check(disk: Disk, action: Action, allow: Sequence[str] = ()) -> None:
     """Raise RefusedError with every reason when `disk` must not be used; UsageError for a word that lifts nothing."""
     found = objections(disk, action, check_allow(allow))

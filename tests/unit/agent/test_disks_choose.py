@@ -354,3 +354,17 @@ def test_a_disk_that_is_another_one_once_it_is_held_is_an_error(now: dict[str, o
 
 def test_what_udev_had_not_said_yet_makes_no_other_disk() -> None:
     require_same(disk("sda"), disk("sda", serial="A", wwn="naa.1", model="M", content=True))
+
+
+@pytest.mark.parametrize("action", ["capture", "restore"])
+def test_a_second_path_to_a_disk_in_use_is_refused_although_nothing_holds_it(action) -> None:
+    used = disk("sdb", "fc", wwn="naa.600508b1", mounts=(Mount(device="sdb1", where="/srv"),))
+    paths = (disk("sda", "fc", wwn="naa.600508b1"), used)
+    choice = choose(paths, "sda", action)
+    assert choice.code == "disk-mounted"
+    assert (
+        "has the WWN of sdb and may be the same disk by another path, which has sdb1 mounted on /srv" in choice.message
+    )
+    assert choose((paths[0], msgspec.structs.replace(used, mounts=())), "sda", action).disk == paths[0]
+    assert choose((paths[0], msgspec.structs.replace(used, wwn="naa.2")), "sda", action).disk == paths[0]
+    assert choose((disk("sda"), msgspec.structs.replace(used, wwn="")), "sda", action).disk == disk("sda")
