@@ -240,7 +240,9 @@ async def _listen(fd: int, name: str) -> str:
                 continue
             if not line:
                 return last
-            text = " ".join(line.decode(errors="replace").split())[:300]
+            # A terminal must not obey it, wherever it is shown.
+            said = "".join(char if char.isprintable() else " " for char in line.decode(errors="replace"))
+            text = " ".join(said.split())[:300]
             if text:
                 last = text
                 log.info("%s: %s", name, text)

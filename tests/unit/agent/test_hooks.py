@@ -198,3 +198,11 @@ def test_a_hook_of_the_library_that_others_may_write_is_not_even_copied(tmp_path
     assert found.programs == ()
     assert len(found.refused) == 1
     assert list((tmp_path / "room").iterdir()) == []
+
+
+async def test_what_a_hook_prints_moves_no_terminal_and_makes_no_second_line(folder, tmp_path):
+    write(folder / "before.d/10-garbage", r"printf '\033[2Jbo\007om\r\377\000end\n'; exit 3")
+    with pytest.raises(EngineError, match="exit code 3") as told:
+        await before(Hooks(folder), tmp_path)
+    assert str(told.value).isprintable()
+    assert "[2Jbo om \ufffd end" in str(told.value)
