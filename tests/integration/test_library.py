@@ -382,3 +382,10 @@ def test_a_bomb_is_unpacked_in_small_pieces(compression: str) -> None:
     pieces = [len(piece) for piece in checks.unpacked(io.BytesIO(packed), compression)]
     assert sum(pieces) == (1 << 30 if compression == "zstd" else 256 << 20)
     assert max(pieces) <= 64 << 20
+
+
+def test_a_file_does_not_become_a_library(tmp_path):
+    (tmp_path / "library").write_text("mine")
+    with pytest.raises(LibraryError, match="is no directory"):
+        Library.create(tmp_path / "library")
+    assert (tmp_path / "library").read_text() == "mine"

@@ -51,6 +51,8 @@ class Library:
     def create(cls, root: Path) -> Library:
         """Make `root` a library if it is none yet, and open it. Raises LibraryError."""
         with files.telling(root):
+            if root.exists() and not root.is_dir():
+                raise LibraryError(f"{root} is no directory", hint="name a directory, or one that is still to be made")
             root.mkdir(parents=True, exist_ok=True)
             if not (root / MARKER).exists():
                 marker = Marker(library=str(uuid.uuid4()))
