@@ -11,9 +11,10 @@ each real query is nothing to talk about.
 
 Anybody who can reach the node can connect, so nothing here can be made to wait or to grow: a connection has `DEADLINE_S` seconds
 in all and `LONGEST` bytes to say its word, and of more than `MOST` connections at once the oldest is dropped for the newest. A
-real query is over in a millisecond, so it gets its answer in the middle of a flood. The descriptors that this may
-take are far below a process's usual 1024; the job, which needs some itself, notices nothing. There is no task, no
-stream and no buffer for a connection, only a few hundred bytes of state.
+real query is over in a millisecond, so it gets its answer in the middle of a flood, and a thousand that connect before the
+first of them says its word are all answered. For that the process's soft limit of descriptors, usually 1024, is raised (not
+the hard one); `_OTHERS` of them are left to the job, which notices nothing. There is no task, no stream and no buffer for a
+connection, only a few hundred bytes of state.
 
 A port that is taken or may not be bound is a note at the console, not the end of the job.
 """
@@ -23,6 +24,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import resource
 from collections.abc import AsyncIterator
 from typing import cast
 
@@ -39,9 +41,11 @@ DEADLINE_S = 5.0
 """Seconds that a connection may take from its first packet to its last."""
 LONGEST = 256
 """Bytes that a peer may send before its word ends."""
-MOST = 256
-"""Connections at the same time."""
-_BACKLOG = 1024
+MOST = 1500
+"""Connections at the same time, where the process may have that many descriptors."""
+_OTHERS = 1000
+"""Descriptors that are left to the job."""
+_BACKLOG = 2048
 """Connections that the kernel keeps for us until we take them."""
 
 
@@ -85,6 +89,7 @@ class StatusPort:
     async def open(self, port: int = PORT, host: str | None = None) -> str:
         """Listen on `port` of every address (or of `host`). Answers why it cannot be, or an empty string. Never raises."""
         loop = asyncio.get_running_loop()
+        self.most = min(self.most, _room(self.most))
         try:
             self._server = await loop.create_server(lambda: _Peer(self), host, port, backlog=_BACKLOG)
         except (OSError, OverflowError) as exc:
@@ -112,6 +117,17 @@ class StatusPort:
     def left(self, peer: _Peer) -> None:
         """Forget a connection."""
         self._peers.pop(peer, None)
+
+
+def _room(wanted: int) -> int:
+    """How many of `wanted` descriptors there is room for, after the soft limit was raised as far as it may be."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    enough = wanted + _OTHERS
+    if soft < enough:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (min(enough, hard), hard))
+            soft = min(enough, hard)
+    return max(soft - _OTHERS, soft // 4)
 
 
 class _Peer(asyncio.Protocol):

@@ -11,6 +11,7 @@ from litho import nodestat
 from litho.messages import Failed, Stopped
 from litho.progress import Progress
 from litho_agent.mover import Note, Tick
+from litho_agent.report import port as report_port
 from litho_agent.report.port import LONGEST, MOST, StatusPort, answering
 from support.nodebench import DONE, free_port, until
 
@@ -146,28 +147,53 @@ async def test_a_peer_that_never_reads_gets_its_line_and_holds_nothing():
             await until(lambda: port.open_connections == 0, within_s=2)
 
 
+async def connected(number, count):
+    """`count` connections that have not said their word."""
+    loop = asyncio.get_running_loop()
+    peers = []
+    for _ in range(count):
+        peer = socket.socket()
+        peer.setblocking(False)
+        await loop.sock_connect(peer, ("127.0.0.1", number))
+        peers.append(peer)
+    return peers
+
+
 async def test_a_thousand_queries_at_once_are_all_answered():
+    loop = asyncio.get_running_loop()
     async with opened() as (port, number):
+        assert port.most == MOST
         port.hear(RUNNING)
-        answers = await asyncio.gather(*(asked(number, b"stat \n") for _ in range(250)))
-        assert answers == [LINE] * 250
-        # The other way: a thousand connections are open before the first of them says its word.
-        loop = asyncio.get_running_loop()
-        silent = []
-        for _ in range(1000):
-            peer = socket.socket()
-            peer.setblocking(False)
-            await loop.sock_connect(peer, ("127.0.0.1", number))
-            silent.append(peer)
-        await until(lambda: port.open_connections == MOST)
+        # All of them are there before the first of them says its word.
+        peers = await connected(number, 1000)
+        await until(lambda: port.open_connections == 1000)
+        for peer in peers:
+            await loop.sock_sendall(peer, b"stat \n")
+        assert [await asyncio.wait_for(loop.sock_recv(peer, 1000), 60) for peer in peers] == [LINE] * 1000
+        for peer in peers:
+            peer.close()
+        await until(lambda: port.open_connections == 0)
+
+
+async def test_of_more_than_there_is_room_for_the_oldest_goes_and_the_newest_is_answered():
+    loop = asyncio.get_running_loop()
+    async with opened(most=100) as (port, number):
+        port.hear(RUNNING)
+        silent = await connected(number, 300)
+        await until(lambda: port.open_connections == 100)
         assert await asked(number, b"stat \n") == LINE
-        assert port.open_connections <= MOST
-        # The newest ones are still there and are answered; the oldest were let go.
+        assert port.open_connections <= 100
         await loop.sock_sendall(silent[-1], b"stat \n")
-        assert await asyncio.wait_for(loop.sock_recv(silent[-1], 1000), 2) == LINE
+        assert await asyncio.wait_for(loop.sock_recv(silent[-1], 1000), 60) == LINE
         for peer in silent:
             peer.close()
         await until(lambda: port.open_connections == 0)
+
+
+def test_where_descriptors_are_few_connections_are_fewer(monkeypatch):
+    monkeypatch.setattr(report_port.resource, "getrlimit", lambda _what: (1024, 1024))
+    monkeypatch.setattr(report_port.resource, "setrlimit", lambda *_: None)
+    assert report_port._room(MOST) == 256
 
 
 async def test_what_a_peer_may_send_is_bounded():
