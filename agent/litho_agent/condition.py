@@ -15,6 +15,7 @@ How each is told (measured with e2fsprogs 1.47, xfsprogs 6.1, ntfs-3g 2022.10, b
 * FAT, exFAT, F2FS: the marks in their own sectors, see `dirtybits`. fsck.fat and fsck.exfat settle the first two; an F2FS
   rolls forward when it is mounted.
 * BitLocker and LUKS, and swap in which a hibernated Linux lies (`swsuspend`): blkid's type.
+* btrfs: its superblock says how many devices it lies on; one of several is no image of it.
 * A physical volume of LVM: see `volumes`."""
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import msgspec
 
@@ -39,6 +40,7 @@ from litho_agent.mounting import mounted
 
 State = Literal["clean", "dirty", "errors", "hibernated", "encrypted", "incomplete"]
 Way = Literal["as-is", "repair", "raw"]
+Found = TypeVar("Found")
 
 _EXT = frozenset({"ext2", "ext3", "ext4"})
 _MARKS: dict[str, Callable[[ReadAt], Mark]] = {
@@ -85,7 +87,9 @@ def inspect(device: Path, fs: str) -> Condition:
             way_out="start that Linux and shut it down, or say litho.on-dirty=raw",
         )
     if fs in _MARKS:
-        return judge_mark(fs, _marked(device, fs))
+        return judge_mark(fs, _asked(device, _MARKS[fs]))
+    if fs == "btrfs":
+        return judge_btrfs(_asked(device, dirtybits.btrfs_devices))
     if fs in _EXT:
         return parse_dumpe2fs(process.run(["dumpe2fs", "-h", device], ok=range(256), timeout_s=60).out)
     if fs == "xfs" and process.which("xfs_logprint"):
@@ -97,15 +101,26 @@ def inspect(device: Path, fs: str) -> Condition:
     return CLEAN
 
 
-def _marked(device: Path, fs: str) -> Mark:
+def _asked(device: Path, ask: Callable[[ReadAt], Found]) -> Found:
     try:
         fd = os.open(device, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            return _MARKS[fs](lambda offset, length: os.pread(fd, length, offset))
+            return ask(lambda offset, length: os.pread(fd, length, offset))
         finally:
             os.close(fd)
     except OSError as exc:
         raise DiskError(f"{device} cannot be read: {exc.strerror}", code="unreadable") from exc
+
+
+def judge_btrfs(devices: int) -> Condition:
+    """The condition of a btrfs on so many devices. partclone 0.3.23 saves one of two, warns, and says success. Pure."""
+    if devices <= 1:
+        return CLEAN
+    return Condition(
+        "incomplete",
+        f"is one of the {devices} devices of a btrfs, and no image of it",
+        way_out="move it to one device (`btrfs device remove`), or say litho.on-dirty=raw to copy every block of this one",
+    )
 
 
 def judge_mark(fs: str, mark: Mark) -> Condition:

@@ -107,3 +107,12 @@ def _checkpoint_block(read_at: ReadAt, start: int, size: int) -> tuple[int, int,
     # A CRC-32 that starts with the magic and is not inverted at either end.
     found = zlib.crc32(block[:at], _F2FS_MAGIC ^ 0xFFFFFFFF) ^ 0xFFFFFFFF
     return (version, flags, blocks) if found == struct.unpack_from("<I", block, at)[0] else None
+
+
+def btrfs_devices(read: ReadAt) -> int:
+    """How many devices the btrfs lies on, from its first superblock (btrfs on-disk format: magic at 0x40, num_devices at 0x88);
+    0 when that is none. Raises OSError."""
+    block = read(0x10000, 0x90)
+    if len(block) < 0x90 or block[0x40:0x48] != b"_BHRfS_M":
+        return 0
+    return int.from_bytes(block[0x88:0x90], "little")

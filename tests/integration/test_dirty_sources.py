@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from litho.errors import RefusedError
 from litho.job import Job
 from litho.library import ImageRef, Library, Owner
 from litho.messages import Failed, Succeeded
@@ -178,3 +179,19 @@ async def test_a_dirty_fat_ends_a_capture_before_anything_is_written(tmp_path):
         assert [path.name for path in library.root.iterdir() if path.name.startswith("golden")] == []
         end = await capture(library, disk, on_dirty="repair")
         assert isinstance(end, Succeeded), end
+
+
+def test_one_of_two_devices_of_a_btrfs_is_found_and_refused(tmp_path: Path) -> None:
+    with loop_disk(tmp_path / "a", size=128 * MIB) as one, loop_disk(tmp_path / "b", size=128 * MIB) as other:
+        sh("mkfs.btrfs", "-q", one)
+        assert condition.inspect(one, "btrfs") == condition.CLEAN
+        sh("mkfs.btrfs", "-q", "-f", one, other)
+        for disk in (one, other):
+            found = condition.inspect(disk, "btrfs")
+            assert (found.state, found.repairable) == ("incomplete", False)
+            with pytest.raises(RefusedError, match="is one of the 2 devices of a btrfs") as caught:
+                condition.decide(disk, found, "refuse")
+            assert caught.value.code == "source-incomplete"
+            with pytest.raises(RefusedError):
+                condition.decide(disk, found, "repair")
+            assert condition.decide(disk, found, "raw") == "raw"
