@@ -180,7 +180,7 @@ def _entry(fields: _Fields, extended: _Extended) -> Entry:
         )
     if kind == "file" and fields.type == b"\0" and name.endswith(b"/"):
         kind = "dir"  # as tar of before 1988 wrote it
-    size = _decimal(extended.get(b"size"), fields.size)
+    size = _whole(extended.get(b"size"), fields.size)
     if kind != "file" and size:
         raise bad(f"the archive has data where none can be ({shown(name)})", code="bad-tar")
     if b"\0" in name or not name:
@@ -190,8 +190,8 @@ def _entry(fields: _Fields, extended: _Extended) -> Entry:
         kind=kind,
         size=size,
         mode=fields.mode,
-        uid=_decimal(extended.get(b"uid"), fields.uid),
-        gid=_decimal(extended.get(b"gid"), fields.gid),
+        uid=_whole(extended.get(b"uid"), fields.uid),
+        gid=_whole(extended.get(b"gid"), fields.gid),
         mtime=_decimal(extended.get(b"mtime"), fields.mtime),
         link=extended.get(b"linkpath") or fields.link,
     )
@@ -244,7 +244,15 @@ def _octal(field: bytes, what: str) -> int:
     return int(digits, 8)
 
 
+def _whole(value: bytes | None, otherwise: int) -> int:
+    """A size or an owner: digits and nothing else, so that no other reader takes it for another number."""
+    if value is not None and not value.isdigit():
+        raise bad("the archive has an extended header with a number that is none", code="bad-tar")
+    return _decimal(value, otherwise)
+
+
 def _decimal(value: bytes | None, otherwise: int) -> int:
+    """A time may have a fraction, and be before 1970."""
     if value is None:
         return otherwise
     whole = value.partition(b".")[0]

@@ -235,3 +235,16 @@ def test_what_is_asked_to_stop_stops(tmp_path: Path) -> None:
 
     with pytest.raises(LithoError, match="stop"):
         rootimg.expand(packed, tmp_path / "out", stop=stop)
+
+
+@pytest.mark.parametrize("key", ["size", "uid", "gid"])
+@pytest.mark.parametrize("value", ["-5", "1.5", "1e3", "+1", "0x1", " 1", ""])
+def test_a_size_or_owner_that_readers_could_take_for_different_numbers_is_refused(
+    tmp_path: Path, key: str, value: str
+) -> None:
+    info = tarfile.TarInfo("file")
+    info.pax_headers = {key: value}
+    with tarfile.open(tmp_path / "packed", "w", format=tarfile.PAX_FORMAT) as tar:
+        tar.addfile(info)
+    with pytest.raises(RefusedError, match="a number that is none"):
+        listed(tmp_path / "packed")
