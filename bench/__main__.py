@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 
 from bench import bundle, chunk, chunk_growth, controller, memory, overhead
@@ -22,6 +23,8 @@ def main(argv: list[str]) -> int:
     if os.geteuid() != 0:
         print("the measurements use loop devices and need root", file=sys.stderr)
         return 2
+    # Loop devices, mounts and gigabytes of files are taken away also where `timeout` ends it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     if argv and argv[0] in BENCHES:
         return BENCHES[argv[0]](argv[1:])
     if argv and not argv[0].startswith("-"):
