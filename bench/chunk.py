@@ -155,7 +155,7 @@ def told(bench: Bench, size: int, rounds: int) -> str:
     lines = [
         f"## {fs}: {changed.used / 1e9:.2f} GB used of {size / 1e9:.2f} GB",
         "",
-        f"{report.machine()}. {rounds} interleaved round{'s' if rounds > 1 else ''}; walls and CPU seconds are medians of the times told. CPU seconds of "
+        f"{report.machine()}. Interleaved rounds: {rounds}; walls and CPU seconds are medians of the times told. CPU seconds of "
         "programs, others' with the kernel's loop threads.",
     ]
     if fs == "ext4":
