@@ -8,20 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from support.site import Bench, plain_disk, source
+from support.site import Bench, plain_disk, running, source
 
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     """A site that runs, with the nodes n01 to n20."""
-    made = Bench(tmp_path_factory.mktemp("site") / "s")
-    made.prepare()
-    try:
-        made.start()
-        made.define("n01-n20")
+    with running(tmp_path_factory.mktemp("site")) as made:
         yield made
-    finally:
-        made.remove()
 
 
 @pytest.fixture(scope="module")

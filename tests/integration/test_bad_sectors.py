@@ -20,6 +20,7 @@ from litho_agent.engines.used import Extent
 from litho_agent.mover import Note, WorkOrder
 from support import transfers
 from support.bad_disk import bad_file
+from support.jobs import printed
 from support.loop import loop_disk, needs_root, part, reread, sh
 
 pytestmark = [needs_root, pytest.mark.root]
@@ -123,13 +124,7 @@ async def test_a_capture_that_may_go_on_counts_and_places_what_is_lost_and_the_r
     assert (one.lost, manifest.lost) == ((2 * size, 2), 2 * size)
 
     with loop_disk(tmp_path / "target", size=40 * MIB) as target:
-        order = WorkOrder(
-            job=Job(action="restore", image="golden", disk=str(target)),
-            library=str(library.root),
-            owner=Owner(session="r", pid=os.getpid()),
-        )
-        restored = await mover.run(order, lambda _: None, asyncio.Event())
-        assert isinstance(restored, Succeeded), restored
+        restored = await printed(library, target)
         assert told in restored.notes, "who prints the image is told, too"
         sh("debugfs", "-R", f"dump /file {tmp_path / 'file'}", part(target, 1))
         found, content = (tmp_path / "file").read_bytes(), image[2]
@@ -199,13 +194,7 @@ async def test_a_map_of_used_blocks_that_cannot_be_read_ends_the_capture_or_make
         assert (one.engine, one.used) == ("chunk" if engine == "chunk" else "raw", 32 * MIB)
         assert [place.start for place in one.bad] == [at]
         with loop_disk(tmp_path / "target", size=40 * MIB) as target:
-            order = WorkOrder(
-                job=Job(action="restore", image="golden", disk=str(target)),
-                library=str(library.root),
-                owner=Owner(session="r", pid=os.getpid()),
-            )
-            restored = await mover.run(order, lambda _: None, asyncio.Event())
-            assert isinstance(restored, Succeeded), restored
+            restored = await printed(library, target)
             assert any(note.startswith(told) for note in restored.notes)
 
 

@@ -19,6 +19,7 @@ from litho_agent import condition, mover
 from litho_agent.disks import held
 from litho_agent.mover import WorkOrder
 from support import dirty
+from support.jobs import printed
 from support.loop import loop_disk, needs_root, sh
 from support.site import digest
 
@@ -155,13 +156,7 @@ async def test_what_nobody_can_look_into_is_refused_in_words_and_copied_raw_when
         assert (part.kind, part.used) == ("stream", 8 * MIB)
         assert part.extra["condition"] == code.removeprefix("source-")
         with loop_disk(tmp_path / "copy", size=8 * MIB) as copy:
-            order = WorkOrder(
-                job=Job(action="restore", image="golden", disk=str(copy)),
-                library=str(library.root),
-                owner=Owner(session="r", pid=os.getpid()),
-            )
-            done = await mover.run(order, lambda _: None, asyncio.Event())
-            assert isinstance(done, Succeeded), done
+            await printed(library, copy)
             assert digest(copy) == before
 
 

@@ -3,7 +3,6 @@
 The middle is where the test stopped the engine. One site serves all tests here: each must leave it able to do the following one.
 """
 
-import contextlib
 import os
 import signal
 import time
@@ -13,12 +12,12 @@ import pytest
 
 from support.loop import needs_root
 from support.site import (
-    Bench,
     below,
     descendants,
     digest,
     go_on,
     pretends_to_boot,
+    running,
     stopped,
     target,
     until,
@@ -27,28 +26,10 @@ from support.site import (
 pytestmark = [needs_root, pytest.mark.root]
 
 
-@contextlib.contextmanager
-def site(folder, **timeouts):
-    made = Bench(folder / "s", **timeouts)
-    made.prepare()
-    try:
-        made.start()
-        made.define("n01-n20")
-        yield made
-    finally:
-        made.remove()
-
-
-@pytest.fixture(scope="module")
-def bench(tmp_path_factory):
-    with site(tmp_path_factory.mktemp("site")) as made:
-        yield made
-
-
 @pytest.fixture(scope="module")
 def patient(tmp_path_factory):
     """A site whose lease is longer than an agent takes to find its broker again: here nothing may be lost, not for a moment."""
-    with site(tmp_path_factory.mktemp("patient"), lease_s=60.0) as made:
+    with running(tmp_path_factory.mktemp("patient"), lease_s=60.0) as made:
         yield made
 
 

@@ -307,3 +307,16 @@ class Bench(Site):
         found = json.loads(self.ask("image", "show", image, "--json"))
         assert isinstance(found, dict)
         return found
+
+
+@contextlib.contextmanager
+def running(folder: Path, **timeouts: float) -> Iterator[Bench]:
+    """A site in `folder` that runs, with the nodes n01 to n20; `timeouts` are keys of the settings' section of that name."""
+    made = Bench(folder / "s", **timeouts)
+    made.prepare()
+    try:
+        made.start()
+        made.define("n01-n20")
+        yield made
+    finally:
+        made.remove()
