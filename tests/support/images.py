@@ -1,8 +1,10 @@
 """Small images in a real library, and a way to stop a process or a thread at any of its file operations."""
 
 import contextlib
+import gc
 import hashlib
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +19,10 @@ from litho.messages import DiskFacts
 
 OPERATIONS = ("open", "fdopen", "fsync", "link", "rename", "unlink", "truncate")
 """The functions of `os` through which the library changes a directory (pathlib calls them too)."""
+
+
+_HANGS_S = 300
+"""A child that takes longer than this is ended by its alarm, and told."""
 
 
 def owner(session: str = "session-1") -> Owner:
@@ -116,10 +122,14 @@ def watched(before: Callable[[], None]) -> Iterator[None]:
 
 def dies_at(step: int, work: Callable[[], object]) -> bool:
     """Run `work` in a child that dies just before its operation number `step`; false when it came to its end instead."""
+    # Of the threads the child has only the one that forks. Garbage of earlier tests that waits for its threads when it is
+    # collected, such as a compressor with several, would wait for ever in the child: nothing that is older is its to collect.
+    gc.freeze()
     child = os.fork()
     if child == 0:
         code = 1
         try:
+            signal.alarm(_HANGS_S)
             left = [step]
 
             def count() -> None:
@@ -132,6 +142,7 @@ def dies_at(step: int, work: Callable[[], object]) -> bool:
             code = 0
         finally:
             os._exit(code)
+    gc.unfreeze()
     _, status = os.waitpid(child, 0)
     code = os.waitstatus_to_exitcode(status)
     assert code in (0, 99), f"the child ended with {code} instead of dying at step {step}"
