@@ -6,6 +6,8 @@ nothing. What becomes of an answer:
 * 200 with an `Order` for this node and task: done.
 * 4xx: the controller says no, and repeating would not change its mind. `RefusedError` with the controller's own words.
 * No answer, half an answer, 5xx, 408, 425, 429: try again for `GIVE_UP_S` seconds, after jittered pauses that grow to 30 s.
+* An order of this task that this agent cannot read (another edition or version): trying again would not teach it. The claim is
+  said once more with the reason, so that the task fails with it instead of waiting for news that cannot come. `WireError`.
 * An answer that is no order: may be a proxy's page while the controller starts. Tried `WRONG_ANSWERS` times, then `WireError`.
 
 Python's own HTTP client runs in a thread, because it blocks. Its time-out is for one read at a time, so a peer that sends one
@@ -28,7 +30,8 @@ from collections.abc import Awaitable, Callable
 import msgspec
 
 from litho.errors import ConfigError, LithoError, RefusedError, UnreachableError, WireError
-from litho.messages import MAX_PAYLOAD, ClaimRequest, Order, Problem, decode, encode
+from litho.job import EDITION
+from litho.messages import MAX_PAYLOAD, VERSION, ClaimRequest, Order, OrderHead, Problem, clip, decode, encode, head
 from litho_agent import backoff
 
 ATTEMPT_S = 15.0
@@ -37,6 +40,10 @@ GIVE_UP_S = 3600.0
 """Seconds after which a controller that never answered is given up. Longer than any restart of it."""
 WRONG_ANSWERS = 5
 """How many answers in a row that are no order are put up with."""
+UNREADABLE = "order-version"
+"""Code of the error for an order that is ours and that we cannot read."""
+DECLINES = 5
+"""How often it is tried to tell that to the controller."""
 
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,252})", re.ASCII)
 _SAFE_PATH = re.compile(r"(/[A-Za-z0-9._~-]+)*", re.ASCII)
@@ -90,7 +97,10 @@ def _is_ipv6(host: str) -> bool:
 def read_answer(status: int, body: bytes, request: ClaimRequest) -> Order:
     """What the controller's answer means. Raises RefusedError, WireError, or UnreachableError when it is worth another try."""
     if status == 200:
-        order = decode(body, Order)
+        try:
+            order = decode(body, Order)
+        except WireError as exc:
+            raise _unreadable(body, request, exc) from exc
         if (order.task, order.node) != (request.task, request.node):
             raise WireError(
                 f"the controller answered the claim of task {request.task} on {request.node} "
@@ -111,6 +121,23 @@ def read_answer(status: int, body: bytes, request: ClaimRequest) -> Order:
     if 300 <= status < 400:
         raise WireError(f"the controller answered the claim with a redirect (HTTP {status})")
     raise UnreachableError(f"the controller cannot take the claim now (HTTP {status})")
+
+
+def _unreadable(body: bytes, request: ClaimRequest, exc: WireError) -> WireError:
+    """The error for an answer that is not an order we read: one of code `order-version` when it is our order all the same."""
+    found = head(body, OrderHead)
+    if found is None or (found.task, found.node) != (request.task, request.node):
+        return exc
+    why = exc.message
+    if found.v != VERSION:
+        why = f"it is of version {found.v} of the wire, and this agent speaks version {VERSION}"
+    elif found.edition > EDITION:
+        why = f"it is of edition {found.edition}, and this agent reads up to {EDITION}"
+    return WireError(
+        f"this agent cannot read the order of task {request.task}: {why}",
+        hint="build the agent archive again with the controller's release: litho rootimg build",
+        code=UNREADABLE,
+    )
 
 
 async def claim(
@@ -139,6 +166,9 @@ async def claim(
             wrong = 0
             problem: LithoError = exc
         except WireError as exc:
+            if exc.code == UNREADABLE:
+                await _decline(where, request, exc, attempt_s=attempt_s, sleep=sleep)
+                raise
             wrong += 1
             problem = exc
             if wrong >= WRONG_ANSWERS:
@@ -155,6 +185,24 @@ async def claim(
         wait_s = backoff.pause(tries)
         say(f"{problem.message}; trying again in {wait_s:.1f} s")
         await sleep(wait_s)
+
+
+async def _decline(
+    where: Controller,
+    request: ClaimRequest,
+    exc: WireError,
+    *,
+    attempt_s: float,
+    sleep: Callable[[float], Awaitable[None]],
+) -> None:
+    """Tell the controller that its order cannot be read. A controller that never hears it loses the task after its lease."""
+    payload = encode(msgspec.structs.replace(request, declined=clip(exc.message, 2000)))
+    for tries in range(1, DECLINES + 1):
+        with contextlib.suppress(UnreachableError, WireError):
+            status, _ = await exchange(where, payload, attempt_s)
+            if 200 <= status < 500 and status not in AGAIN:
+                return
+        await sleep(backoff.pause(tries))
 
 
 async def exchange(where: Controller, body: bytes, limit_s: float = ATTEMPT_S) -> tuple[int, bytes]:

@@ -25,8 +25,9 @@ import uuid
 
 import msgspec
 
+from litho import __version__
 from litho.errors import CancelledError, ConfigError
-from litho.job import EngineName, Job
+from litho.job import EDITION, EngineName, Job
 from litho.messages import ClaimRequest
 from litho_agent import claim, finish, hostfacts, mover
 from litho_agent.boot import Settings
@@ -116,6 +117,8 @@ async def _errand(
         token=settings.token,
         session=session,
         inventory=hostfacts.inventory(disks=disks),
+        edition=EDITION,
+        software=__version__,
     )
     show.say(f"claiming task {settings.task} for {settings.node} from {claim.parse_url(settings.controller)}")
     order = await unless(terminate, claim.claim(settings.controller, request, say=show.say, give_up_s=limits.claim_s))

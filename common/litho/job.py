@@ -12,6 +12,10 @@ from typing import Annotated, Literal
 
 import msgspec
 
+EDITION = 1
+"""Which edition of the order an order is in: raised with every change of what a `Job` or `Order` may hold. An agent of edition M
+reads orders up to M, and says so with its claim. (A test holds the shape of both against this number.)"""
+
 Short = Annotated[str, msgspec.Meta(max_length=256)]
 EngineName = Literal["", "chunk", "auto", "partimage", "partimage-ng", "partclone", "raw"]
 """`chunk` stores the whole disk in chunks; `auto` makes one stream a partition, by the program that knows its file system."""

@@ -28,7 +28,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 
 from litho.errors import WireError
-from litho.job import EngineName, Job
+from litho.job import EDITION, EngineName, Job, Short
 from litho.progress import Progress
 
 VERSION: Literal[1] = 1
@@ -287,6 +287,34 @@ class ClaimRequest(Message, frozen=True, kw_only=True):
     session: Annotated[str, msgspec.Meta(min_length=8, max_length=64, pattern=r"^[A-Za-z0-9-]+\Z")]
     inventory: dict[str, Any] = {}
     """CPU, memory, NICs, disks, as the agent found them; kept for people."""
+    edition: Count = 1
+    """The newest edition of an order that this agent reads (`litho.job.EDITION`); agents that do not say read the first."""
+    software: Short = ""
+    """The agent's release, for people."""
+    declined: Text = ""
+    """The same claim once more, after an order that the agent cannot read: why. The task has failed then."""
+
+
+class Claimant(msgspec.Struct, frozen=True, kw_only=True):
+    """What is read of a claim whatever the version of its wire: enough to say to its task why the agent cannot have it."""
+
+    v: Count = 1
+    node: Name
+    task: Id
+    token: Annotated[str, msgspec.Meta(min_length=16, max_length=128)]
+    session: Annotated[str, msgspec.Meta(min_length=8, max_length=64, pattern=r"^[A-Za-z0-9-]+\Z")]
+    edition: Count = 1
+    software: Short = ""
+    declined: Text = ""
+
+
+class OrderHead(msgspec.Struct, frozen=True, kw_only=True):
+    """What is read of an order that cannot be read: whose it is, and which version of the wire and edition it is in."""
+
+    v: Count = 1
+    edition: Count = 1
+    task: Id
+    node: Name
 
 
 class Order(Message, frozen=True, kw_only=True):
@@ -296,6 +324,8 @@ class Order(Message, frozen=True, kw_only=True):
     node: Name
     site: Name
     job: Job
+    edition: Count = EDITION
+    """Which edition of the order this is."""
     library: Text
     """`file:///path` on this machine, or `nfs://server/export`."""
     engine: EngineName = ""
@@ -320,6 +350,7 @@ class Problem(Message, frozen=True, kw_only=True):
 
 
 M = TypeVar("M")
+H = TypeVar("H", Claimant, OrderHead)
 
 
 def clip(text: str, limit: int = 4096) -> str:
@@ -350,3 +381,11 @@ def decode(payload: bytes | bytearray, shape: type[M]) -> M:
         return msgspec.json.decode(payload, type=shape)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
         raise WireError(f"not a {shape.__name__}: {exc}") from exc
+
+
+def head(payload: bytes | bytearray, shape: type[H]) -> H | None:
+    """What can be read of a claim or an order in another version; None when it is neither."""
+    try:
+        return msgspec.json.decode(payload, type=shape) if len(payload) <= MAX_PAYLOAD else None
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None

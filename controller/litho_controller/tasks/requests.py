@@ -15,8 +15,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from litho.errors import LithoError, NotFoundError, RefusedError, UsageError
 from litho.library import ImageRef, check_name
-from litho.messages import ClaimRequest, Order
-from litho.task import Action, CancelRequest, Claim, Expire, Outcome, State
+from litho.messages import Claimant, ClaimRequest, Order
+from litho.task import Action, CancelRequest, Claim, Expire, Fail, Outcome, State
 from litho_controller.api import JobOptions, NodesetLine
 from litho_controller.api_schedule import When
 from litho_controller.boot import facts as facts_of
@@ -27,7 +27,7 @@ from litho_controller.store.tasks import TaskRow
 from litho_controller.store.waves import WaveRow
 from litho_controller.tables import nodes, rows
 from litho_controller.tables.nodes import Node
-from litho_controller.tasks import again, autoinst, orders, osboot, rules, safety, waves
+from litho_controller.tasks import again, autoinst, orders, osboot, rules, safety, versions, waves
 from litho_controller.tasks.core import Tasks
 
 log = logging.getLogger("litho.tasks")
@@ -265,20 +265,11 @@ class Requests:
 
     async def claim(self, request: ClaimRequest) -> Order:
         """Give a node's agent its task, against the token. Raises NotFoundError, RefusedError."""
+        if (refused := versions.refusal(request)) is not None:
+            raise await self.decline(request, refused)
         tasks = self._tasks
-        number = rows_of.parse_id(request.task)
         async with tasks.store.write() as conn:
-            row = await rows_of.get(conn, number) if number is not None else None
-            if row is None:
-                raise NotFoundError(f"there is no task {request.task}", code="task-missing")
-            opens = hmac.compare_digest(token_hash(request.token), row.token_hash or "-")
-            if not opens or row.node != request.node:
-                log.warning("%s: a claim in the name of %s came with a wrong token", row.id, request.node)
-                raise RefusedError(
-                    f"the token does not open the task {row.id}",
-                    hint="the node must boot with the command line that was made for it",
-                    code="bad-token",
-                )
+            row = await _opened(conn, request)
             was = row.state
             row, step = await tasks.move(conn, row, Claim(session=request.session, seq=1))
             if step.outcome is Outcome.MOVED:
@@ -292,6 +283,40 @@ class Requests:
         await tasks.renew_accounts()
         log.info("%s: claimed by %s (session %s)", row.id, row.node, request.session)
         return orders.order(tasks.installation, row, site_keys, nfsserver)
+
+    async def decline(self, request: ClaimRequest | Claimant, refused: RefusedError) -> RefusedError:
+        """Fail the task that an agent claims and cannot do, as if it had said so itself. Answers what the agent is told, which is
+        the same when it asks again. Raises NotFoundError, RefusedError."""
+        tasks = self._tasks
+        async with tasks.store.write() as conn:
+            row = await _opened(conn, request)
+            claimed, step = await tasks.move(conn, row, Claim(session=request.session, seq=1))
+            if row.state.ended or step.outcome not in (Outcome.MOVED, Outcome.DUPLICATE):
+                return refused if row.task.code == refused.code else _not_claimable(row)
+            failed = Fail(
+                session=request.session, seq=claimed.task.last_seq + 1, code=refused.code, reason=str(refused)
+            )
+            row, _ = await tasks.move(conn, claimed, failed)
+        tasks.after(row)
+        log.warning("%s: failed at its claim: %s", row.id, refused)
+        return refused
+
+
+async def _opened(conn: AsyncConnection, request: ClaimRequest | Claimant) -> TaskRow:
+    """The task that the claim's token opens. Raises NotFoundError, RefusedError."""
+    number = rows_of.parse_id(request.task)
+    row = await rows_of.get(conn, number) if number is not None else None
+    if row is None:
+        raise NotFoundError(f"there is no task {request.task}", code="task-missing")
+    opens = hmac.compare_digest(token_hash(request.token), row.token_hash or "-")
+    if not opens or row.node != request.node:
+        log.warning("%s: a claim in the name of %s came with a wrong token", row.id, request.node)
+        raise RefusedError(
+            f"the token does not open the task {row.id}",
+            hint="the node must boot with the command line that was made for it",
+            code="bad-token",
+        )
+    return row
 
 
 class Place(msgspec.Struct, frozen=True, kw_only=True):

@@ -17,9 +17,10 @@ from aiohttp import web
 
 from litho import __version__
 from litho.errors import LithoError, NotFoundError, RefusedError, WireError
-from litho.messages import MAX_PAYLOAD, ClaimRequest, Problem, decode, encode
+from litho.messages import MAX_PAYLOAD, Claimant, ClaimRequest, Problem, decode, encode, head
 from litho_controller import api
 from litho_controller.power.command import NoPower, Power
+from litho_controller.tasks import versions
 from litho_controller.web import bundles, care, images, inventory, nodes, objects, tables, tasklog, tasks
 from litho_controller.web import power as switching
 from litho_controller.web.boot import BootDoor
@@ -70,9 +71,16 @@ async def health(request: web.Request) -> web.Response:
 
 async def claim(request: web.Request) -> web.Response:
     """A node's agent takes its task. 400: not a claim; 403: wrong token; 404: no such task; 409: not to be had."""
+    requests, payload = request.app[DESK].requests, await request.read()
     try:
-        wanted = decode(await request.read(), ClaimRequest)
-        order = await request.app[DESK].requests.claim(wanted)
+        try:
+            order = await requests.claim(decode(payload, ClaimRequest))
+        except WireError:
+            other = head(payload, Claimant)
+            refused = versions.refusal(other) if other is not None else None
+            if other is None or refused is None:
+                raise
+            raise await requests.decline(other, refused) from None
     except WireError as exc:
         return _problem(400, api.problem_of(exc))
     except NotFoundError as exc:

@@ -3,8 +3,9 @@ import pytest
 
 from litho import messages
 from litho.errors import ConfigError, RefusedError, UnreachableError, WireError
-from litho.job import Job
+from litho.job import EDITION, Job
 from litho.messages import Broker, ClaimRequest, Order, Problem
+from litho_agent import claim
 from litho_agent.claim import Controller, parse_url, read_answer
 
 REQUEST = ClaimRequest(node="n01", task="t1", token="x" * 32, session="s" * 32)
@@ -83,9 +84,54 @@ def test_an_answer_that_is_no_order_is_a_wire_error(body):
         read_answer(200, body, REQUEST)
 
 
-def test_another_version_of_the_wire_is_refused():
-    with pytest.raises(WireError):
-        read_answer(200, messages.encode(ORDER).replace(b'"v":1', b'"v":2'), REQUEST)
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"v": 2}, "it is of version 2 of the wire, and this agent speaks version 1"),
+        (
+            {"edition": EDITION + 1, "job": {"shred": True}},
+            f"it is of edition {EDITION + 1}, and this agent reads up to {EDITION}",
+        ),
+        ({"job": {"action": "shred", "image": "golden"}}, "Invalid enum value 'shred'"),
+    ],
+)
+def test_an_order_that_this_agent_cannot_read_is_told_from_an_answer_that_is_none(change, words):
+    body = msgspec.json.encode(msgspec.json.decode(messages.encode(ORDER)) | change)
+    with pytest.raises(WireError, match=words) as caught:
+        read_answer(200, body, REQUEST)
+    assert caught.value.code == "order-version"
+    assert "litho rootimg build" in caught.value.hint
+
+
+def test_an_unreadable_order_for_somebody_else_is_no_order_of_ours():
+    body = msgspec.json.encode(msgspec.json.decode(messages.encode(ORDER)) | {"v": 2, "task": "t2"})
+    with pytest.raises(WireError) as caught:
+        read_answer(200, body, REQUEST)
+    assert caught.value.code == "bad-message"
+
+
+@pytest.mark.parametrize("answers", [[409], [200], [503, None, 409]])
+async def test_what_cannot_be_read_is_declined_until_the_controller_has_heard_it(monkeypatch, answers):
+    unreadable = msgspec.json.encode(msgspec.json.decode(messages.encode(ORDER)) | {"v": 2})
+    said, left = [], [(200, unreadable), *answers]
+
+    async def exchange(where, body, limit_s):
+        said.append(messages.decode(body, ClaimRequest))
+        answer = left.pop(0)
+        if answer is None:
+            raise UnreachableError("nobody there")
+        return answer if isinstance(answer, tuple) else (answer, b"")
+
+    async def no_pause(seconds):
+        return None
+
+    monkeypatch.setattr(claim, "exchange", exchange)
+    with pytest.raises(WireError) as caught:
+        await claim.claim("http://mgmt", REQUEST, say=lambda text: None, sleep=no_pause)
+    assert caught.value.code == "order-version"
+    assert not left
+    assert said[0] == REQUEST
+    assert all(one == msgspec.structs.replace(REQUEST, declined=caught.value.message) for one in said[1:])
 
 
 def test_a_refusal_keeps_the_controllers_words_hint_and_code():

@@ -1,5 +1,7 @@
 """Nothing that comes in over the wire gets past `decode` but what the wire is."""
 
+import hashlib
+import json
 from typing import Any
 
 import msgspec
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 
 from litho import messages as m
 from litho.errors import WireError
-from litho.job import Job
+from litho.job import EDITION, Job
 from litho.progress import Progress
 
 SHAPES: list[type[m.Message]] = [
@@ -85,6 +87,31 @@ def test_a_job_with_a_field_that_this_program_does_not_know_is_refused() -> None
     order["job"]["shred"] = True
     with pytest.raises(WireError, match="shred"):
         m.decode(msgspec.json.encode(order), m.Order)
+
+
+def bare(schema: object) -> object:
+    """A schema without the words that only people read."""
+    if isinstance(schema, dict):
+        return {name: bare(value) for name, value in schema.items() if name not in ("description", "title")}
+    return [bare(one) for one in schema] if isinstance(schema, list) else schema
+
+
+def test_whoever_changes_what_an_order_may_hold_raises_its_edition() -> None:
+    shape = json.dumps(bare(msgspec.json.schema(m.Order)), sort_keys=True)
+    found = (EDITION, hashlib.sha256(shape.encode()).hexdigest()[:16])
+    # After a change: raise `litho.job.EDITION` and put the new pair here, so that older agents are told at their claim.
+    assert found == (1, "7ae8a20823f21638")
+
+
+def test_the_head_of_a_claim_or_an_order_is_read_in_any_version() -> None:
+    claim = {"v": 7, "node": "n01", "task": "t1", "token": "t" * 16, "session": "12345678", "horns": [1]}
+    found = m.head(msgspec.json.encode(claim), m.Claimant)
+    assert found is not None
+    assert (found.v, found.edition, found.node, found.task, found.session) == (7, 1, "n01", "t1", "12345678")
+    order = m.head(b'{"v":3,"edition":9,"task":"t1","node":"n01","job":7}', m.OrderHead)
+    assert order == m.OrderHead(v=3, edition=9, task="t1", node="n01")
+    for bad in (b"", b"[]", b'{"v":2}', b"\xff", b"[" * 5000, b" " * (m.MAX_PAYLOAD + 1)):
+        assert m.head(bad, m.OrderHead) is None
 
 
 def test_what_is_too_large_is_not_even_looked_at() -> None:

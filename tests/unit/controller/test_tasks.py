@@ -2,12 +2,14 @@
 
 import itertools
 import random
+import re
 
 import msgspec
 import pytest
 
 from litho import nodestat
 from litho.errors import IntegrityError, LibraryError, NotFoundError, RefusedError, UsageError, WireError
+from litho.job import EDITION
 from litho.library import ImageRef
 from litho.messages import Ack, Cancel, Finish, Stop
 from litho.task import State
@@ -255,6 +257,52 @@ async def test_a_task_that_waits_or_has_ended_is_not_given_out(desk):
     await agent.run()
     with pytest.raises(RefusedError, match="has ended"):
         await desk.requests.claim(again)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"edition": 0, "software": "0.0.9"}, "edition 1, and the agent on n01 (lithograph 0.0.9) reads up to 0"),
+        ({"declined": "it has horns"}, "the agent on n01 cannot read its order (it has horns)"),
+    ],
+)
+async def test_an_agent_that_cannot_read_our_orders_fails_its_task_at_the_claim_with_the_reason(desk, changes, words):
+    await desk.capture("n01")
+    await desk.upkeep.tick()
+    request = Node(desk, "n01", "t-000001", "session-1").claim(desk.token("n01"), **changes)
+    for _ in range(2):
+        with pytest.raises(RefusedError, match=re.escape(words)) as caught:
+            await desk.requests.claim(request)
+        assert caught.value.code == "order-version"
+    row = await desk.row("t-000001")
+    assert (row.state, row.task.code, row.task.reason) == (State.FAILED, "order-version", str(caught.value))
+    assert row.task.reason.endswith("litho rootimg build")
+    assert await told(desk) == nodestat.failed(row.task.reason)
+
+
+async def test_an_order_that_was_given_and_cannot_be_read_fails_its_task(desk):
+    await desk.capture("n01")
+    agent = await desk.agent("t-000001")
+    with pytest.raises(RefusedError, match="cannot read its order"):
+        await desk.requests.claim(agent.claim(desk.token("n01"), declined="it has horns"))
+    assert (await desk.row("t-000001")).state is State.FAILED
+
+
+async def test_a_task_that_another_session_holds_cannot_be_declined(desk):
+    await desk.capture("n01")
+    agent = await desk.agent("t-000001")
+    with pytest.raises(RefusedError, match="held by another session"):
+        await desk.requests.claim(agent.claim(desk.token("n01"), session="session-2", declined="it has horns"))
+    with pytest.raises(RefusedError, match="token does not open"):
+        await desk.requests.claim(agent.claim("x" * 43, declined="it has horns"))
+    assert (await desk.row("t-000001")).state is State.CLAIMED
+
+
+async def test_an_agent_of_a_newer_release_is_given_its_order(desk):
+    await desk.capture("n01")
+    await desk.upkeep.tick()
+    request = Node(desk, "n01", "t-000001", "session-1").claim(desk.token("n01"), edition=EDITION + 1)
+    assert (await desk.requests.claim(request)).edition == EDITION
 
 
 # ---------------------------------------------------------------- hearing

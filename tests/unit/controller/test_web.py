@@ -10,6 +10,7 @@ from litho import messages
 from litho.errors import IntegrityError, LibraryError
 from litho.library.manifest import Manifest
 from litho.messages import Order, Problem
+from litho.task import State
 from litho_controller import api
 from litho_controller.store import tasks as rows_of
 from litho_controller.tables import rows
@@ -370,6 +371,21 @@ async def test_each_refusal_of_a_claim_has_its_status(door, desk):
     await door.ask("POST", "/v1/claim", Order, node.claim(desk.token("n01")))
     status, problem = await claim(session="session-2")
     assert (status, problem.code) == (409, "already-claimed")
+
+
+async def test_a_claim_in_another_version_of_the_wire_fails_its_task_with_the_reason(door, desk):
+    await desk.define("n01")
+    await desk.capture("n01")
+    await desk.upkeep.tick()
+    loose = msgspec.to_builtins(Node(desk, "n01", "t-000001", "session-1").claim(desk.token("n01"))) | {"v": 2}
+    stranger = msgspec.json.encode(loose | {"token": "x" * 43})
+    assert (await door.refused("POST", "/v1/claim", stranger))[0] == 403
+    assert (await desk.row("t-000001")).state is State.ARMED
+    status, problem = await door.refused("POST", "/v1/claim", msgspec.json.encode(loose))
+    assert (status, problem.code) == (409, "order-version")
+    row = await desk.row("t-000001")
+    assert (row.state, row.task.code) == (State.FAILED, "order-version")
+    assert "speaks version 2 of the wire, and this controller version 1" in row.task.reason
 
 
 async def test_nothing_else_is_behind_the_door_for_nodes(door):
