@@ -94,7 +94,7 @@ def _capture(order: WorkOrder, library: Library, teller: Teller) -> Succeeded:
                 parts = tuple(each(pieces, saver.save, count=count, cancelled=teller.cancelled))
                 teller.enter("verify")
                 chunks.finish(teller)
-            notes += losses.notes
+            notes += [*losses.notes, *chunks.notes]
             log = _put(stage, "job.log", teller.log().encode())
             manifest = Manifest(
                 image=job.image,

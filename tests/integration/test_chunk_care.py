@@ -15,6 +15,7 @@ import pytest
 from litho.errors import IntegrityError, LibraryError, RefusedError
 from litho.library import ImageRef, Library, care, verify
 from litho.library.chunks import ChunkStore, gc, scrub
+from litho.library.chunks import lock as lock_file
 from litho.library.chunks.store import DIRECTORY
 from litho_agent.chunk import adapter
 from support.chunked import capture, change, contents, packs
@@ -155,7 +156,7 @@ def test_two_collectors_at_once_are_kept_apart_and_a_dead_ones_lock_is_taken_ove
     with pytest.raises(RefusedError) as told:
         sweep(library)
     assert told.value.code == "gc-runs"
-    os.utime(lock, (time.time() - gc.LOCK_S - 5,) * 2)
+    os.utime(lock, (time.time() - lock_file.LOCK_S - 5,) * 2)
     sweep(library)
     assert not lock.exists()
 

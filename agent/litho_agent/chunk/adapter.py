@@ -39,6 +39,7 @@ from litho.library.chunks.index import Index
 from litho.library.chunks.reader import Locator, check_pack
 from litho.library.chunks.scrub import ENGINE, read_index
 from litho.library.chunks.store import ChunkStore
+from litho.library.chunks.trust import TRUST_S, sign
 from litho.library.chunks.usedmap import UsedMap
 from litho.library.chunks.writer import PACK_BYTES, ChunkWriter
 from litho.library.manifest import BadRange, FileRef, Part
@@ -84,10 +85,10 @@ class SavedPart(msgspec.Struct, frozen=True, kw_only=True):
 class ChunkCapture:
     """The chunk engine for one capture. Use as a context manager; what was stored when it fails stays for the next attempt."""
 
-    def __init__(self, stage: Stage, *, pack_bytes: int = PACK_BYTES) -> None:
-        """Reads what the library has. Raises LibraryError."""
+    def __init__(self, stage: Stage, *, pack_bytes: int = PACK_BYTES, trust_s: float = TRUST_S) -> None:
+        """Reads what the library has. A pack that was read whole within `trust_s` seconds is believed. Raises LibraryError."""
         self._stage = stage
-        self._writer = ChunkWriter(ChunkStore(stage.library), pack_bytes=pack_bytes)
+        self._writer = ChunkWriter(ChunkStore(stage.library), pack_bytes=pack_bytes, trust_s=trust_s)
         self._packs: set[bytes] = set()
 
     def save(
@@ -141,15 +142,24 @@ class ChunkCapture:
     def check(self, tick: Callable[[int, int], None] = lambda *_: None) -> None:
         """Read back what this capture stored, as it lies in the library now. Call after `finish`.
 
-        `tick` is told the bytes read so far and in all; what it raises ends the check. Raises IntegrityError, LibraryError.
+        Chunks that were there already were looked at when the capture met them (`litho.library.chunks.trust`). `tick` is told
+        the bytes read so far and in all; what it raises ends the check. Raises IntegrityError, LibraryError.
         """
         store = self._writer.store
         found = [store.index(pack) for pack in self._writer.sealed]
         total, done = sum(one.size for one in found), 0
         for one in found:
+            with files.telling(store.root):
+                seen = store.path(one.pack, "pack").stat()
             for count in check_pack(store, one):
                 done += count
                 tick(done, total)
+            sign(store, one.pack, seen)
+
+    @property
+    def damaged(self) -> tuple[str, ...]:
+        """After `finish`: what was found damaged in the packs of other captures, one sentence each. This capture does without."""
+        return tuple(self._writer.damaged)
 
     def __enter__(self) -> Self:
         return self

@@ -30,6 +30,8 @@ class ChunkSaver:
         self._job = job
         self._chunks = ChunkCapture(stage) if any(piece.used_map is not None for piece in pieces) else None
         self.receipts: list[Receipt] = []
+        self.notes: list[str] = []
+        """After `finish`: damage that was met in the library, in words."""
 
     def save(self, piece: Piece, part: Part, gauge: Gauge, cancelled: Cancelled) -> Part:
         """Save `piece`; answers its entry in the manifest. Raises DiskError, LibraryError, CancelledError."""
@@ -62,6 +64,9 @@ class ChunkSaver:
             teller.checked(done, total)
 
         self._chunks.finish()
+        for sentence in self._chunks.damaged:
+            self.notes.append(sentence)
+            teller.note(sentence)
         self._chunks.check(tick)
 
     def __enter__(self) -> Self:

@@ -17,14 +17,13 @@ were written, and sees them; or it began before, and then the pack was condemned
 found it gone, and failed. No clock decides this: the grace time only makes that failure rare. (Over NFS names may be seen
 late, by up to a minute; the grace time must be longer than that.)
 
-A lock file keeps two collectors apart; it counts as abandoned when it was not touched for `LOCK_S` seconds of the server's clock.
+A lock file keeps two collectors apart (`litho.library.chunks.lock`).
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -35,15 +34,14 @@ from litho.library import files, names
 from litho.library.chunks import index as indexes
 from litho.library.chunks.index import Index
 from litho.library.chunks.known import Known
+from litho.library.chunks.lock import Lock
 from litho.library.chunks.mark import Marks
 from litho.library.chunks.reader import check_stored
 from litho.library.chunks.store import ChunkStore, Listing
 from litho.library.chunks.writer import PACK_BYTES, ChunkWriter, Frame
 
 GRACE_S = 24 * 3600.0
-LOCK_S = 900.0
 SUFFIX = ".chunks"
-_LOCK = "gc.lock"
 _SPARSE = 0.5
 """Share of a pack's bytes below which what is needed of it moves to a new pack."""
 _SMALL = 1 / 16
@@ -119,12 +117,12 @@ def collect(
     is deleted), LibraryError."""
     if not store.root.is_dir():
         return Swept(indexes=0, packs=0, needed=0, deleted=0, freed=0, condemned=0, moved=0)
-    with _Lock(store) as lock:
+    with Lock(store) as lock:
         return _Run(store, lock, grace_s, pack_bytes, cancelled).go()
 
 
 class _Run:
-    def __init__(self, store: ChunkStore, lock: _Lock, grace_s: float, pack_bytes: int, cancelled: Cancelled) -> None:
+    def __init__(self, store: ChunkStore, lock: Lock, grace_s: float, pack_bytes: int, cancelled: Cancelled) -> None:
         self._store = store
         self._lock = lock
         self._grace = grace_s
@@ -187,6 +185,7 @@ class _Run:
             leftovers = [store.path(pack, "pack.part") for pack in listing.unfinished]
             leftovers += [store.path(pack, "pack") for pack in listing.pack - counted]
             leftovers += [store.root / name for name in listing.other if name.endswith(".part")]
+            leftovers += [store.path(pack, "checked") for pack in listing.checked - listing.pack]
             for path in leftovers:
                 if self._old(path):
                     self._delete(path)
@@ -250,53 +249,3 @@ class _Run:
                 frame = os.pread(file.fileno(), record.end - record.offset, record.offset)
                 payload = bytes(check_stored(pack, record, memoryview(frame)))
                 writer.add([Frame(record.digest, record.length, record.packed, payload)])
-
-
-class _Lock:
-    """One collector at a time."""
-
-    def __init__(self, store: ChunkStore) -> None:
-        self._path = store.root / _LOCK
-        self._word = secrets.token_hex(16).encode()
-        self._store = store
-        self.now = 0.0
-        """The server's clock when the lock was taken."""
-        self._beaten = 0
-
-    def __enter__(self) -> _Lock:
-        self.now = self._store.now()
-        with files.telling(self._store.root):
-            for _ in range(2):
-                try:
-                    files.create_whole(self._path, self._word)
-                    return self
-                except FileExistsError:
-                    self._remove_abandoned()
-        raise RefusedError(
-            f"another collection runs in {self._store.root}",
-            hint=f"wait for it; if it died, its lock is taken over after {LOCK_S / 60:.0f} minutes",
-            code="gc-runs",
-        )
-
-    def _remove_abandoned(self) -> None:
-        with contextlib.suppress(FileNotFoundError):
-            if self._path.stat().st_mtime < self.now - LOCK_S:
-                # By rename: of two that find it abandoned one gets it.
-                aside = self._path.with_name(f".{_LOCK}.{self._word[:12].decode()}.part")
-                self._path.rename(aside)
-                aside.unlink()
-
-    def beat(self) -> None:
-        """Still here. Raises RefusedError when the lock was taken over, LibraryError."""
-        self._beaten += 1
-        if self._beaten % 64 != 1:
-            return
-        with files.telling(self._store.root):
-            if files.read_small(self._path, 64) != self._word:
-                raise RefusedError("another collection took over", hint="nothing is lost", code="gc-runs")
-            os.utime(self._path)
-
-    def __exit__(self, *_: object) -> None:
-        with contextlib.suppress(OSError):
-            if files.read_small(self._path, 64) == self._word:
-                self._path.unlink()

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from collections.abc import Callable
 
 from litho.errors import IntegrityError
 from litho.library import files
@@ -70,8 +71,11 @@ class Known:
     def _all(self) -> list[Catalog]:
         return [one for _, one in self._files] + self._fresh
 
-    def find(self, digest: bytes) -> bytes | None:
-        """A live pack that holds the chunk with this hash, None when there is none. Raises LibraryError."""
+    def find(self, digest: bytes, believe: Callable[[PackIndex, int], bool] | None = None) -> bytes | None:
+        """A live pack that holds the chunk with this hash, None when there is none. Raises LibraryError.
+
+        With `believe` only one in which the chunk is whole, by what that says of the pack's index and the place in it.
+        """
         with self._lock:
             catalogs = self._all()
         for one in catalogs:
@@ -79,10 +83,13 @@ class Known:
                 if pack not in self.live:
                     continue
                 try:
-                    if self._store.index(pack).position(digest) >= 0:
-                        return pack
+                    index = self._store.index(pack)
                 except IntegrityError:
                     self.live.discard(pack)
+                    continue
+                place = index.position(digest)
+                if place >= 0 and (believe is None or believe(index, place)):
+                    return pack
         return None
 
     def add(self, index: PackIndex) -> None:

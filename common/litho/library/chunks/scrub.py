@@ -7,7 +7,6 @@ image that needs the chunk is whole again without being touched.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterator
 
 import msgspec
@@ -19,7 +18,7 @@ from litho.library.chunks import catalog, gc
 from litho.library.chunks import index as indexes
 from litho.library.chunks import pack as packs
 from litho.library.chunks.index import Index
-from litho.library.chunks.pack import FRAME_HEADER
+from litho.library.chunks.mend import take_out
 from litho.library.chunks.reader import ChunkReader, Locator, Wanted, unpack
 from litho.library.chunks.store import MAX_CATALOG, ChunkStore
 from litho.library.chunks.usedmap import units
@@ -104,7 +103,7 @@ def scrub(store: ChunkStore, *, mend: bool = False, tick: Callable[[int], None] 
     needed = _who_needs(store, {pack: chunks for pack, (_, chunks) in damaged.items()}) if damaged else {}
     reports: list[PackReport] = []
     for pack, (sentences, chunks) in damaged.items():
-        mended = mend and _take_out(store, pack, chunks)
+        mended = mend and take_out(store, pack, chunks)
         reports.append(
             PackReport(
                 pack=pack.hex(), sentences=tuple(sentences), images=tuple(sorted(needed.get(pack, ()))), mended=mended
@@ -173,43 +172,3 @@ def _who_needs(store: ChunkStore, damaged: dict[bytes, set[bytes]]) -> dict[byte
             if pack is not None and pack in damaged and (not damaged[pack] or index.digest(i) in damaged[pack]):
                 needed.setdefault(pack, set()).add(name)
     return needed
-
-
-def _take_out(store: ChunkStore, pack: bytes, chunks: set[bytes]) -> bool:
-    """Make the index of a pack forget its damaged chunks. An index that is damaged itself is made anew from the frames."""
-    try:
-        old = store.index(pack)
-        keep = [record for record in old if record.digest not in chunks]
-        size = old.size
-    except IntegrityError:
-        try:
-            keep, size = rebuild(store, pack)
-        except FileNotFoundError:
-            return False
-    with files.telling(store.root):
-        kind = "idx" if store.path(pack, "idx").exists() else "idx.condemned"
-        files.replace(store.path(pack, kind), packs.dump_index(pack, size, keep))
-    store.forget(pack)
-    return True
-
-
-def rebuild(store: ChunkStore, pack: bytes) -> tuple[list[packs.Record], int]:
-    """The records of a pack from its frames alone, up to where no frame begins, and the file's size. Raises OSError."""
-    found: dict[bytes, packs.Record] = {}
-    unzstd = zstandard.ZstdDecompressor(max_window_size=packs.MAX_CHUNK)
-    with store.path(pack, "pack").open("rb") as file:
-        at = file.seek(0, 2)
-        size = at
-        at = packs.PACK_HEADER
-        while True:
-            file.seek(at)
-            record = packs.walk(file.read(FRAME_HEADER), at)
-            if record is None:
-                break
-            file.seek(at)
-            frame = memoryview(file.read(record.end - at))
-            with contextlib.suppress(IntegrityError):
-                unpack(pack, record, frame, memoryview(bytearray(record.length)), unzstd)
-                found[record.digest] = record
-            at = record.end
-    return list(found.values()), size

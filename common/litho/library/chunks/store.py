@@ -5,6 +5,7 @@
     <id>.idx              live: new captures may refer to its chunks
     <id>.idx.condemned    nothing needed it when the collector looked; new captures do not refer to it, old references still work
     <id>.idx.doomed       being deleted
+    <id>.checked          receipt: the whole pack was read and right (`trust`)
 
 Only renames move a pack: `condemn` idx to condemned, `hold` condemned back to idx, `doom` condemned to doomed. Where a capture
 and the collector want the same pack at the same time, both rename the same name and one of them wins. `gc` tells why nothing is
@@ -35,7 +36,9 @@ MAX_INDEX = packs.INDEX_HEADER + 8_000_000 * packs.RECORD
 MAX_CATALOG = 4 * 1024**3
 _CACHED = 128
 """Pack indexes held in memory: of packs with 256 MB, about 25 MB."""
-_NAME = re.compile(r"(?P<id>[0-9a-f]{32})\.(?P<kind>pack|pack\.part|idx|idx\.condemned|idx\.doomed|catalog)", re.ASCII)
+_NAME = re.compile(
+    r"(?P<id>[0-9a-f]{32})\.(?P<kind>pack|pack\.part|idx|idx\.condemned|idx\.doomed|checked|catalog)", re.ASCII
+)
 
 
 class Listing(msgspec.Struct, frozen=True):
@@ -49,6 +52,7 @@ class Listing(msgspec.Struct, frozen=True):
     catalogs: frozenset[bytes]
     other: frozenset[str]
     """Names of none of these kinds, temporary files among them."""
+    checked: frozenset[bytes] = frozenset()
 
 
 def sort_names(names: Iterable[str]) -> Listing:
@@ -73,6 +77,7 @@ def sort_names(names: Iterable[str]) -> Listing:
         doomed=of("idx.doomed"),
         catalogs=of("catalog"),
         other=frozenset(other),
+        checked=of("checked"),
     )
 
 
@@ -195,6 +200,7 @@ class ChunkStore:
         """The second half of `doom`, also after a crash. Raises OSError."""
         self.forget(pack)
         self.path(pack, "pack").unlink(missing_ok=True)
+        self.path(pack, "checked").unlink(missing_ok=True)
         self.path(pack, "idx.doomed").unlink(missing_ok=True)
 
     def now(self) -> float:

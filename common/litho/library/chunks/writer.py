@@ -26,8 +26,11 @@ from litho.errors import LibraryError, LithoError
 from litho.library import files
 from litho.library.chunks import pack as packs
 from litho.library.chunks.known import Known
-from litho.library.chunks.pack import Record
+from litho.library.chunks.lock import Lock
+from litho.library.chunks.mend import take_out
+from litho.library.chunks.pack import PackIndex, Record
 from litho.library.chunks.store import ChunkStore, fresh_id, missing
+from litho.library.chunks.trust import TRUST_S, Trust
 
 PACK_BYTES = 256 * 1024 * 1024
 _FLUSH_BYTES = 8 * 1024 * 1024
@@ -76,15 +79,27 @@ class _Open:
 class ChunkWriter:
     """Stores chunks for one capture. Use as a context manager: whatever happens, whole packs are kept."""
 
-    def __init__(self, store: ChunkStore, *, pack_bytes: int = PACK_BYTES, known: Known | None = None) -> None:
-        """Makes the directory and reads what the library has. Raises LibraryError."""
+    def __init__(
+        self,
+        store: ChunkStore,
+        *,
+        pack_bytes: int = PACK_BYTES,
+        known: Known | None = None,
+        trust_s: float = TRUST_S,
+    ) -> None:
+        """Makes the directory and reads what the library has. `trust_s` is how long a pack that was read whole is believed
+        without another look (`litho.library.chunks.trust`). Raises LibraryError."""
         store.make()
         self.store = store
         self.known = known if known is not None else Known.load(store)
+        self.trust = Trust(store, limit_s=trust_s)
         self.stored = 0
         """Bytes written into packs."""
         self.sealed: list[bytes] = []
         """The packs that this capture made and that count."""
+        self._made: set[bytes] = set()
+        self.damaged: list[str] = []
+        """After `finish`: what was found damaged in other packs, one sentence each."""
         self._pack_bytes = min(pack_bytes, packs.MAX_PACK - 2 * packs.MAX_CHUNK)
         self._lock = threading.Lock()
         self._open: _Open | None = None
@@ -98,7 +113,11 @@ class ChunkWriter:
 
     def find(self, digest: bytes) -> bytes | None:
         """The pack that holds, or will hold, the chunk with this hash; None when it must be added. Raises LibraryError."""
-        return self._growing.get(digest) or self.known.find(digest)
+        return self._growing.get(digest) or self.known.find(digest, self._believe)
+
+    def _believe(self, index: PackIndex, place: int) -> bool:
+        # What is made here is read back at the end.
+        return index.pack in self._made or self.trust.holds(index, place)
 
     def add(self, frames: Sequence[Frame]) -> list[bytes]:
         """Store chunks; answers the pack of each. One that another thread stored meanwhile is not stored twice.
@@ -145,9 +164,27 @@ class ChunkWriter:
         gone = self.store.hold(set(wanted))
         if gone:
             raise missing(gone)
+        self._mend()
         with contextlib.suppress(LithoError):
             # Only a cache: the next one writes it.
             self.known.consolidate()
+
+    def _mend(self) -> None:
+        """Of damaged chunks that were met: make their packs forget those which are stored anew, for the images that have them.
+
+        The capture does not depend on it. Where a collector runs, or the library fails, whoever scrubs will say it again.
+        """
+        self.trust.finish()
+        damaged = self.trust.damaged()
+        if not damaged:
+            return
+        anew = {record.digest for pack in self.sealed for record in self.store.index(pack)}
+        for why, chunks in damaged.values():
+            self.damaged.append(f"{why}; {len(chunks & anew)} chunks of it were stored anew")
+        with contextlib.suppress(LithoError), Lock(self.store):
+            for pack, (_, chunks) in damaged.items():
+                if chunks & anew:
+                    take_out(self.store, pack, chunks & anew)
 
     def close(self) -> None:
         """Seal what is open. Never raises: `finish` does."""
@@ -185,6 +222,7 @@ class ChunkWriter:
         finally:
             os.close(growing.fd)
         index = self.store.publish(growing.pack, growing.size, growing.records)
+        self._made.add(growing.pack)
         self.known.add(index)
         self.sealed.append(growing.pack)
         with self._lock:
