@@ -15,7 +15,7 @@ import secrets
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
 
@@ -23,6 +23,9 @@ from litho.errors import LibraryError, NotFoundError
 from litho.library import files, manifest, names
 from litho.library.manifest import Manifest
 from litho.library.names import ImageRef
+
+if TYPE_CHECKING:
+    from litho.library.chunks.spans import PackSource
 
 MARKER = ".lithograph"
 SMALL = 64 * 1024
@@ -43,6 +46,8 @@ class Library:
     def __init__(self, root: Path, identity: str) -> None:
         self.root = root
         self.identity = identity
+        self.packs: PackSource | None = None
+        """Where the chunks' packs are read from, when that is not the directory alone."""
 
     def __repr__(self) -> str:
         return f"Library({str(self.root)!r})"

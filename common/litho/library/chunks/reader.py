@@ -1,7 +1,7 @@
 """The way out: chunks by their hash, each checked before it is handed over.
 
-A `ChunkReader` belongs to one thread: it keeps a few packs open and a buffer for what lies side by side in them. The chunks of
-one unit of I/O usually are neighbours in one pack, so they come in one read.
+A `ChunkReader` belongs to one thread: it keeps a way to the packs (`spans`) and a buffer for what lies side by side in them. The
+chunks of one unit of I/O usually are neighbours in one pack, so they come in one read.
 
 Checked are: the pack's header when it is opened, each frame's header against the pack's index, the CRC of the stored bytes, the
 length and the hash of the chunk. What does not agree is an IntegrityError that names the pack. A pack that was rewritten since
@@ -10,14 +10,11 @@ the image was captured is found through the catalogs.
 
 from __future__ import annotations
 
-import contextlib
 import mmap
 import os
 import time
 import zlib
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import zstandard
@@ -29,6 +26,7 @@ from litho.library.chunks import pack as packs
 from litho.library.chunks.index import Index
 from litho.library.chunks.known import Known
 from litho.library.chunks.pack import FRAME_HEADER, PackIndex, Record
+from litho.library.chunks.spans import PackMissingError
 from litho.library.chunks.store import ChunkStore
 
 _WAY_OUT = (
@@ -40,7 +38,6 @@ SPAN = 8 * 1024 * 1024
 """Bytes read from a pack in one go at most; also the size of the buffer."""
 GAP = 128 * 1024
 """Bytes that nobody asked for and are read all the same, rather than read twice."""
-_OPEN = 6
 _TRIES = 3
 _DAMAGE = ("corrupt-pack", "pack-missing", "library-missing")
 
@@ -52,18 +49,6 @@ class Wanted(NamedTuple):
     pack: bytes
     into: memoryview
     """Exactly as long as the chunk."""
-
-
-class PackMissingError(IntegrityError):
-    """A pack's file is not there."""
-
-    def __init__(self, pack: bytes, where: Path) -> None:
-        super().__init__(
-            f"the pack {pack.hex()} is missing from {where}",
-            hint="see which images need it with: litho image verify",
-            code="pack-missing",
-        )
-        self.pack = pack
 
 
 class Locator:
@@ -112,8 +97,7 @@ class Locator:
         for pack in index.packs:
             try:
                 wanted = self.store.index(pack).size
-                with files.telling(self.store.root):
-                    size = self.store.path(pack, "pack").stat().st_size
+                size = self.store.packs.size(pack)
                 if size != wanted:
                     raise IntegrityError(
                         f"the pack {pack.hex()} has {size} bytes instead of {wanted}", code="corrupt-pack"
@@ -121,7 +105,7 @@ class Locator:
             except LibraryError as exc:
                 if exc.code not in _DAMAGE:
                     raise
-                self.lost(pack, f"the pack {pack.hex()} is missing" if exc.code == "library-missing" else exc.message)
+                self.lost(pack, f"the pack {pack.hex()} is missing" if exc.code == "pack-missing" else exc.message)
                 lost.add(pack)
         if lost:
             for i in range(len(index.numbers)):
@@ -135,8 +119,7 @@ class ChunkReader:
 
     def __init__(self, locator: Locator) -> None:
         self._locator = locator
-        self._store = locator.store
-        self._fds: OrderedDict[bytes, int] = OrderedDict()
+        self._spans = locator.store.packs.spans()
         self._buffer = mmap.mmap(-1, SPAN)
         self._view = memoryview(self._buffer)
         self._unzstd = zstandard.ZstdDecompressor(max_window_size=packs.MAX_CHUNK)
@@ -173,56 +156,36 @@ class ChunkReader:
                 if following != pack or record.offset > end + GAP or record.end - start > SPAN:
                     break
                 end, stop = max(end, record.end), stop + 1
-            span = self._read(pack, start, end)
-            for _, record, into in found[at:stop]:
-                self._unpack(pack, record, span[record.offset - start : record.end - start], into)
+            self._fill(pack, start, end, found[at:stop])
             at = stop
+
+    def _fill(self, pack: bytes, start: int, end: int, found: Sequence[tuple[bytes, Record, memoryview]]) -> None:
+        """Read the span and unpack the chunks in it. Where they are not what they should be, other sources are asked."""
+        while True:
+            span = self._read(pack, start, end)
+            try:
+                for _, record, into in found:
+                    self._unpack(pack, record, span[record.offset - start : record.end - start], into)
+            except IntegrityError as exc:
+                self._spans.wrong(exc)
+            else:
+                return
 
     def _read(self, pack: bytes, start: int, end: int) -> memoryview:
         length = end - start
         view = self._view[:length] if length <= SPAN else memoryview(bytearray(length))
         since = time.perf_counter()
-        with files.telling(self._store.root):
-            fd = self._open(pack)
-            at = 0
-            while at < length:
-                count = os.preadv(fd, [view[at:]], start + at)
-                if count == 0:
-                    raise IntegrityError(f"the pack {pack.hex()} is shorter than its index says", code="corrupt-pack")
-                at += count
+        self._spans.read(pack, start, view)
         self.fetched += length
         self.read_s += time.perf_counter() - since
         return view
-
-    def _open(self, pack: bytes) -> int:
-        fd = self._fds.get(pack)
-        if fd is not None:
-            self._fds.move_to_end(pack)
-            return fd
-        try:
-            fd = os.open(self._store.path(pack, "pack"), os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError as exc:
-            raise PackMissingError(pack, self._store.root) from exc
-        try:
-            packs.check_pack_header(os.pread(fd, packs.PACK_HEADER, 0), pack)
-        except BaseException:
-            os.close(fd)
-            raise
-        self._fds[pack] = fd
-        if len(self._fds) > _OPEN:
-            _, old = self._fds.popitem(last=False)
-            os.close(old)
-        return fd
 
     def _unpack(self, pack: bytes, record: Record, frame: memoryview, into: memoryview) -> None:
         unpack(pack, record, frame, into, self._unzstd)
 
     def close(self) -> None:
         """Close the packs."""
-        for fd in self._fds.values():
-            with contextlib.suppress(OSError):
-                os.close(fd)
-        self._fds.clear()
+        self._spans.close()
 
     def __enter__(self) -> ChunkReader:
         return self

@@ -25,14 +25,14 @@ from pathlib import Path
 
 import msgspec
 
-from litho.errors import IntegrityError, LibraryError
+from litho.errors import LibraryError
 from litho.library import files
 from litho.library.chunks import pack as packs
 from litho.library.chunks.pack import PackIndex
+from litho.library.chunks.spans import PackFiles, PackSource
 from litho.library.shelf import Library
 
 DIRECTORY = ".chunks"
-MAX_INDEX = packs.INDEX_HEADER + 8_000_000 * packs.RECORD
 MAX_CATALOG = 4 * 1024**3
 _CACHED = 128
 """Pack indexes held in memory: of packs with 256 MB, about 25 MB."""
@@ -87,6 +87,8 @@ class ChunkStore:
     def __init__(self, library: Library) -> None:
         self.library = library
         self.root = library.root / DIRECTORY
+        self.packs: PackSource = library.packs or PackFiles(self.root)
+        """Where the bytes of packs are read from; all that changes a pack works on `root`."""
         self._cache: OrderedDict[bytes, PackIndex] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -120,25 +122,12 @@ class ChunkStore:
             if found is not None:
                 self._cache.move_to_end(pack)
                 return found
-        for kind in ("idx", "idx.condemned", "idx"):
-            # Asked twice for the first: it may come back between the two looks.
-            try:
-                data = files.read_small(self.path(pack, kind), MAX_INDEX)
-            except FileNotFoundError:
-                continue
-            except OSError as exc:
-                raise files.library_error(exc, self.root) from exc
-            found = packs.parse_index(data, pack)
-            with self._lock:
-                self._cache[pack] = found
-                if len(self._cache) > _CACHED:
-                    self._cache.popitem(last=False)
-            return found
-        raise IntegrityError(
-            f"the pack {pack.hex()} is missing from {self.root}",
-            hint="see which images need it with: litho image verify",
-            code="pack-missing",
-        )
+        found = packs.parse_index(self.packs.index(pack), pack)
+        with self._lock:
+            self._cache[pack] = found
+            if len(self._cache) > _CACHED:
+                self._cache.popitem(last=False)
+        return found
 
     def forget(self, pack: bytes) -> None:
         """Drop what is remembered of a pack."""

@@ -1,0 +1,152 @@
+"""Where the bytes of packs come from: the one small protocol between the reader of chunks and the world.
+
+A `PackSource` knows packs by their identifier; a thread reads through `Spans` of its own. `PackFiles` is the library's directory.
+A web server, and several sources together, are others (the agent's). What any of them hands over is hostile until
+the reader has checked it: a pack's index by its own hash, each chunk by the hash that the image's index has of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+from litho.errors import IntegrityError
+from litho.library import files
+from litho.library.chunks import pack as packs
+
+MAX_INDEX = packs.INDEX_HEADER + 8_000_000 * packs.RECORD
+"""Bytes of a pack's index at most."""
+INDEX_NAMES = ("idx", "idx.condemned", "idx")
+"""Asked for twice under the first name: it may come back between the two looks."""
+_OPEN = 6
+
+Watch = Callable[[int], None]
+"""Told, while a span comes in, how many bytes of it are there; what it raises ends the reading."""
+
+
+class PackMissingError(IntegrityError):
+    """A pack's file is not there."""
+
+    def __init__(self, pack: bytes, where: object) -> None:
+        super().__init__(
+            f"the pack {pack.hex()} is missing from {where}",
+            hint="see which images need it with: litho image verify",
+            code="pack-missing",
+        )
+        self.pack = pack
+
+
+class Spans(Protocol):
+    """One thread's way to the bytes of packs."""
+
+    def read(self, pack: bytes, start: int, view: memoryview) -> None:
+        """Fill `view` with the pack's bytes from `start` on. Raises PackMissingError, IntegrityError, LibraryError."""
+
+    def wrong(self, problem: IntegrityError) -> None:
+        """What was read last is not what it should be. Returns when it may be read again from elsewhere; else raises
+        `problem`, or one like it that says more."""
+
+    def close(self) -> None:
+        """Let go of files and connections."""
+
+
+class PackSource(Protocol):
+    """Something that has packs. Safe to use from several threads."""
+
+    def index(self, pack: bytes) -> bytes:
+        """The file of a pack's index. Raises PackMissingError, LibraryError."""
+
+    def size(self, pack: bytes) -> int:
+        """Bytes of the pack's file. Raises PackMissingError, LibraryError."""
+
+    def spans(self, watch: Watch = lambda _: None) -> Spans:
+        """A way to the bytes for one thread."""
+
+
+class PackFiles:
+    """The packs in a directory."""
+
+    def __init__(self, root: Path) -> None:
+        """`root` is the directory `.chunks`."""
+        self._root = root
+
+    def __str__(self) -> str:
+        return str(self._root.parent)
+
+    def index(self, pack: bytes) -> bytes:
+        """The file of a pack's index."""
+        for kind in INDEX_NAMES:
+            try:
+                return files.read_small(self._root / f"{pack.hex()}.{kind}", MAX_INDEX)
+            except FileNotFoundError:
+                continue
+            except OSError as exc:
+                raise files.library_error(exc, self._root) from exc
+        raise PackMissingError(pack, self._root)
+
+    def size(self, pack: bytes) -> int:
+        """Bytes of the pack's file."""
+        try:
+            return (self._root / f"{pack.hex()}.pack").stat().st_size
+        except FileNotFoundError as exc:
+            raise PackMissingError(pack, self._root) from exc
+        except OSError as exc:
+            raise files.library_error(exc, self._root) from exc
+
+    def spans(self, watch: Watch = lambda _: None) -> FileSpans:
+        """A way to the bytes for one thread. A read of a file cannot be watched: it comes as a whole."""
+        return FileSpans(self._root)
+
+
+class FileSpans:
+    """Packs that are read as files, a few of them open at a time."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._fds: OrderedDict[bytes, int] = OrderedDict()
+
+    def read(self, pack: bytes, start: int, view: memoryview) -> None:
+        """Fill `view`."""
+        with files.telling(self._root):
+            fd = self._open(pack)
+            at = 0
+            while at < len(view):
+                count = os.preadv(fd, [view[at:]], start + at)
+                if count == 0:
+                    raise IntegrityError(f"the pack {pack.hex()} is shorter than its index says", code="corrupt-pack")
+                at += count
+
+    def wrong(self, problem: IntegrityError) -> None:
+        """A file is not read twice in the hope that it says something else."""
+        raise problem
+
+    def _open(self, pack: bytes) -> int:
+        fd = self._fds.get(pack)
+        if fd is not None:
+            self._fds.move_to_end(pack)
+            return fd
+        try:
+            fd = os.open(self._root / f"{pack.hex()}.pack", os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError as exc:
+            raise PackMissingError(pack, self._root) from exc
+        try:
+            packs.check_pack_header(os.pread(fd, packs.PACK_HEADER, 0), pack)
+        except BaseException:
+            os.close(fd)
+            raise
+        self._fds[pack] = fd
+        if len(self._fds) > _OPEN:
+            _, old = self._fds.popitem(last=False)
+            os.close(old)
+        return fd
+
+    def close(self) -> None:
+        """Close the packs."""
+        for fd in self._fds.values():
+            with contextlib.suppress(OSError):
+                os.close(fd)
+        self._fds.clear()
