@@ -5,7 +5,7 @@ other order, whatever happens; then the parts run side by side until SIGTERM or 
 
     lock       nobody else works with this state_dir
     store      the database, led to the newest shape
-    library    the image library
+    library    the image library, held against a second controller
     doors      the sockets for nodes and for the command line, open but not yet served
     broker     a mosquitto of our own, or the one that the settings name
     recovery   memory, boot files and accounts are brought in line with the database
@@ -33,7 +33,7 @@ from litho.errors import LithoError, RefusedError
 from litho.job import EngineName
 from litho.library import Library
 from litho.messages import Broker
-from litho_controller import sdnotify
+from litho_controller import hold, sdnotify
 from litho_controller.api_schedule import PowerAction
 from litho_controller.boot.cmdline import BootFiles
 from litho_controller.boot.tftp import TftpFiles
@@ -62,13 +62,24 @@ from litho_controller.web.desk import Desk
 log = logging.getLogger("litho.daemon")
 
 
-def run(config: Config) -> None:
-    """Run the controller until SIGTERM or SIGINT. Raises LithoError when it cannot start."""
-    asyncio.run(serve(config))
+def run(config: Config, *, take_over: bool = False) -> None:
+    """Run the controller until SIGTERM or SIGINT. Raises LithoError when it cannot start, or must not go on."""
+    try:
+        asyncio.run(serve(config, take_over=take_over))
+    except BaseExceptionGroup as group:
+        # A part that fails brings down its group; a person is told of the part.
+        ours, others = group.split(LithoError)
+        if ours is None or others is not None:
+            raise
+        part: BaseException = ours
+        while isinstance(part, BaseExceptionGroup):
+            part = part.exceptions[0]
+        raise part from None
 
 
-async def serve(config: Config, *, ready: Callable[[Tasks], None] | None = None) -> None:
-    """The same inside a running event loop; `ready` is told when the doors are open to all. Raises LithoError."""
+async def serve(config: Config, *, take_over: bool = False, ready: Callable[[Tasks], None] | None = None) -> None:
+    """The same inside a running event loop; `ready` is told when the doors are open to all, and `take_over`
+    takes the library from another controller. Raises LithoError."""
     async with contextlib.AsyncExitStack() as stack:
         stop = stack.enter_context(_signals())
         stack.enter_context(only_one(config.state_dir))
@@ -76,6 +87,8 @@ async def serve(config: Config, *, ready: Callable[[Tasks], None] | None = None)
         store = await Store.open(config.database_url)
         stack.push_async_callback(store.close)
         library = await asyncio.to_thread(open_library, config)
+        secret = accounts.load_secret(config.state_dir / "secret")
+        held = await stack.enter_async_context(hold.holding(library, secret, stop, take_over=take_over))
         boot = BootFiles(config.state_dir / "boot")
         boot.prepare()
 
@@ -89,7 +102,7 @@ async def serve(config: Config, *, ready: Callable[[Tasks], None] | None = None)
         installation = Installation(
             site=config.site,
             library=config.library,
-            secret=accounts.load_secret(config.state_dir / "secret"),
+            secret=secret,
             heartbeat_s=config.timeouts.heartbeat_s,
             progress_s=config.timeouts.progress_s,
             engine=cast("EngineName", config.capture.engine),
@@ -139,6 +152,8 @@ async def serve(config: Config, *, ready: Callable[[Tasks], None] | None = None)
             "turning": turning.run(),
             "watchdog": sdnotify.watchdog(),
         }
+        if held is not None:
+            parts["hold"] = held.keep()
         if broker is not None:
             parts["broker"] = broker.run()
         async with _running(parts):

@@ -3,12 +3,14 @@
 import asyncio
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
 
 import pytest
 
+from litho import process
 from litho.library import Owner, Stage
 from litho.messages import Cancel, Finish, Stop
 from support.controller import Agent, Controller, RefusedClaimError, until
@@ -279,6 +281,27 @@ async def test_a_second_controller_on_the_same_state_is_refused(controller):
     assert done.returncode == 4
     assert "another controller works with" in done.stdout
     assert (await controller.health())["broker"] is True
+
+
+async def test_a_second_controller_on_the_same_library_is_refused_until_the_first_is_dead(controller, tmp_path):
+    settings = tmp_path / "second.toml"
+    text = (controller.folder / "lithograph.toml").read_text()
+    for name, path in (("state_dir", tmp_path / "second"), ("socket", tmp_path / "second.sock")):
+        text = re.sub(rf"(?m)^{name} = .*$", f'{name} = "{path}"', text)
+    settings.write_text(text)
+    litho = [sys.executable, "-m", "litho_controller.main", "--config", settings, "serve"]
+    done = await asyncio.to_thread(subprocess.run, litho, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 4
+    assert "another controller works with the library" in done.stderr
+    assert "litho serve --take-over" in done.stderr
+    await controller.kill()
+    second = await process.start_async(litho, stderr=subprocess.PIPE)
+    assert second.stderr is not None
+    while b"serves nodes" not in (line := await asyncio.wait_for(second.stderr.readline(), 60)):
+        assert line, "the second controller ended"
+    second.terminate()
+    await second.communicate()
+    assert second.returncode == 0
 
 
 # ---------------------------------------------------------------- silence, cancels
