@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
 
-from litho.errors import LibraryError, NotFoundError
+from litho.errors import LibraryError, NotFoundError, RefusedError
 from litho.library import files, manifest, names
 from litho.library.manifest import Manifest
 from litho.library.names import ImageRef
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from litho.library.chunks.spans import PackSource
 
 MARKER = ".lithograph"
+EMPTY = frozenset({"lost+found"})
+"""What may lie in a directory that counts as empty: what mkfs makes."""
 SMALL = 64 * 1024
 """Bytes; more than any marker, pointer or reservation has."""
 
@@ -38,6 +40,19 @@ class Marker(msgspec.Struct, frozen=True, kw_only=True):
     format: Literal[1] = 1
     library: Annotated[str, msgspec.Meta(max_length=64)]
     """A random identifier, so that two mounts of one library can be told from two libraries."""
+
+
+def _check_empty(root: Path) -> None:
+    """Raise RefusedError when something lies in `root`."""
+    ours = {path.name for path, target in files.temporaries(root) if target == MARKER}
+    foreign = sorted({path.name for path in root.iterdir()} - EMPTY - ours)
+    if foreign:
+        some = ", ".join(name[:40] for name in foreign[:3]) + (", ..." if len(foreign) > 3 else "")
+        raise RefusedError(
+            f"{root} is not empty: it holds {some}",
+            hint="name an empty directory, or say --here: then it becomes a library, and what lies there is left alone",
+            code="not-empty",
+        )
 
 
 class Library:
@@ -53,13 +68,16 @@ class Library:
         return f"Library({str(self.root)!r})"
 
     @classmethod
-    def create(cls, root: Path) -> Library:
-        """Make `root` a library if it is none yet, and open it. Raises LibraryError."""
+    def create(cls, root: Path, *, here: bool = True) -> Library:
+        """Make `root` a library if it is none yet, and open it. Without `here` only an empty directory becomes one. Raises
+        RefusedError, LibraryError."""
         with files.telling(root):
             if root.exists() and not root.is_dir():
                 raise LibraryError(f"{root} is no directory", hint="name a directory, or one that is still to be made")
             root.mkdir(parents=True, exist_ok=True)
             if not (root / MARKER).exists():
+                if not here:
+                    _check_empty(root)
                 marker = Marker(library=str(uuid.uuid4()))
                 # Of two that do this at once one wins, and both go on with the winner's.
                 with contextlib.suppress(FileExistsError):

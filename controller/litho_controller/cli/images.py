@@ -198,15 +198,17 @@ def library() -> None:
 
 @library.command()
 @click.argument("directory", metavar="[DIR]", required=False, type=click.Path(path_type=Path))
+@click.option("--here", is_flag=True, help="Also in a directory that is not empty; what lies there is left alone.")
 @pass_session
-def init(session: Session, directory: Path | None) -> None:
-    """Make DIR an image library; without DIR, the one of the settings. An existing library stays as it is.
+def init(session: Session, directory: Path | None, here: bool) -> None:
+    """Make DIR, empty or new, an image library; without DIR, the one of the settings. An existing library stays as it is.
 
     \b
     Example:
       litho library init /srv/images
+      litho library init --here /install/image
     """
-    made = Library.create(directory or session.config.library)
+    made = Library.create(directory or session.config.library, here=here)
     made.check_writable()
     click.echo(f"{made.root} is an image library with {render.size(made.free())} free")
 

@@ -524,6 +524,28 @@ def test_library_init_makes_a_library_once(litho, tmp_path):
     assert code == 6 and err.startswith("litho: ") and err.count("\n") == 1
 
 
+def test_library_init_takes_a_directory_with_something_in_it_only_when_told(litho, tmp_path):
+    folder = tmp_path / "full"
+    (folder / "home").mkdir(parents=True)
+    (folder / "home/letter.txt").write_text("dear")
+    (folder / "golden.img").write_text("not ours")
+    code, out, err = litho(f"library init {folder}")
+    assert (code, out) == (4, "")
+    assert err.startswith(f"litho: {folder} is not empty: it holds golden.img, home: ") and "--here" in err
+    assert sorted(path.name for path in folder.iterdir()) == ["golden.img", "home"]
+    assert litho(f"library init --here {folder}")[0] == 0
+    assert sorted(path.name for path in folder.iterdir()) == [".lithograph", "golden.img", "home"]
+    assert (folder / "home/letter.txt").read_text() == "dear"
+    # A library is never empty, and stays one.
+    assert litho(f"library init {folder}")[0] == 0
+
+
+def test_library_init_takes_a_fresh_file_system_and_what_a_crash_of_its_own_left(litho, tmp_path):
+    (tmp_path / "fresh/lost+found").mkdir(parents=True)
+    (tmp_path / "fresh/..lithograph.0123456789ab.part").write_text("{")
+    assert litho(f"library init {tmp_path}/fresh")[0] == 0
+
+
 TABLE = api.TableView(
     columns=("imagename", "profile", "osarch", "comments", "disable"),
     rows=(("golden", 'a "quoted", one', "x86_64", None, None), ("empty", "", None, "two\nlines", None)),
