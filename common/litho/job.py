@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-EDITION = 1
+EDITION = 2
 """Which edition of the order an order is in: raised with every change of what a `Job` or `Order` may hold. An agent of edition M
 reads orders up to M, and says so with its claim. (A test holds the shape of both against this number.)"""
 
@@ -60,6 +60,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     """Capture: leave out partitions on which no known file system lies (their place in the table stays)."""
     allow: tuple[Short, ...] = ()
     """Guards that the task lifts, by the name that the guard's refusal gives: `removable`, `lvm`, `raid`, ..."""
+    trust_h: Annotated[float, msgspec.Meta(ge=0, le=87600)] = 240.0
+    """Capture in chunks: hours for which a pack that was read whole is relied on without reading what is needed of it again."""
     vcl_markers: bool = False
     """Capture: write `<image>.img.capturedone` or `.capturefailed` beside the image, for Apache VCL."""
     labels: dict[Short, Short] = {}

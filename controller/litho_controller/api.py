@@ -232,6 +232,8 @@ class ImageView(msgspec.Struct, frozen=True, kw_only=True):
     labels: dict[str, str] = {}
     error: str = ""
     """Why its manifest cannot be read; empty when it can."""
+    damage: str = ""
+    """What the last scrub found that keeps it from being restored; empty: nothing, or nobody has looked."""
 
 
 class ImageList(msgspec.Struct, frozen=True, kw_only=True):

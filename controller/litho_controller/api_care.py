@@ -4,6 +4,7 @@
 |---|---|
 | GET /v1/diff?first=REF&second=REF | `DiffView` |
 | POST /v1/images/NAME/prune?keep=N&dry=1 | `litho_controller.api.ImageList` |
+| GET /v1/library/health | `litho.library.chunks.health.Health` |
 | POST /v1/library/usage | NDJSON of `CareLine`, at last with `usage` |
 | POST /v1/library/gc?grace_s=N | NDJSON of `CareLine`, at last with `swept` |
 | POST /v1/library/scrub?mend=1 | NDJSON of `CareLine`, at last with `damaged` |

@@ -20,6 +20,7 @@ from urllib.parse import quote, urlencode
 import msgspec
 
 from litho.errors import LithoError, RefusedError, UnreachableError, WireError
+from litho.library.chunks.health import Health
 from litho.messages import Problem
 from litho_controller import api, api_care, api_schedule
 from litho_controller.bundle.requests import BundleLine, ExportRequest, ImportRequest
@@ -144,6 +145,10 @@ class Client:
     def image(self, ref: str, shape: type[T]) -> T:
         """The manifest of one version, decoded as `shape`."""
         return self._ask("GET", f"/v1/images/{_part(ref)}", shape)
+
+    def library_health(self) -> Health:
+        """What the last scrubs of the library found."""
+        return self._ask("GET", "/v1/library/health", Health)
 
     def remove_image(self, ref: str) -> api.ImageList:
         """Delete one version, or all when `ref` names none; answers what was deleted."""

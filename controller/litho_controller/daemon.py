@@ -52,6 +52,7 @@ from litho_controller.tasks.discovering import Discovering
 from litho_controller.tasks.hearing import Hearing
 from litho_controller.tasks.orders import Installation
 from litho_controller.tasks.requests import Requests
+from litho_controller.tasks.scrubbing import scrub_now_and_then
 from litho_controller.tasks.turning import Turning
 from litho_controller.tasks.upkeep import Limits, Upkeep
 from litho_controller.web import doors
@@ -106,6 +107,7 @@ async def serve(config: Config, *, take_over: bool = False, ready: Callable[[Tas
             heartbeat_s=config.timeouts.heartbeat_s,
             progress_s=config.timeouts.progress_s,
             engine=cast("EngineName", config.capture.engine),
+            trust_h=config.chunks.trust_h,
             credentials=broker is not None,
             url=_url(config, nodes_door),
             brokers=(Broker(host=config.broker.advertise or _name_of(config.broker.host), port=endpoint.port),),
@@ -149,6 +151,9 @@ async def serve(config: Config, *, take_over: bool = False, ready: Callable[[Tas
             "upkeep": upkeep.run(),
             "sweeper": upkeep.sweep_when_wanted(),
             "collector": collect_now_and_then(tasks.library, every_s=config.chunks.gc_every_h * 3600),
+            "scrubber": scrub_now_and_then(
+                tasks.library, every_s=config.chunks.scrub_every_h * 3600, busy=lambda: bool(tasks.live)
+            ),
             "turning": turning.run(),
             "watchdog": sdnotify.watchdog(),
         }

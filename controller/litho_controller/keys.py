@@ -112,6 +112,20 @@ class Chunks(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             description="Hours between two collections of chunks that no image needs (`litho image gc`); 0: only by hand."
         ),
     ] = 24.0
+    scrub_every_h: Annotated[
+        Annotated[float, Meta(ge=0, le=8760)],
+        Meta(
+            description="Hours within which the controller reads every pack once, slowly, and tells what is damaged"
+            " (as `litho image scrub` does at once); 0: only by hand."
+        ),
+    ] = 168.0
+    trust_h: Annotated[
+        Annotated[float, Meta(ge=0, le=8760)],
+        Meta(
+            description="Hours for which a capture relies on a pack that was read whole; of others it reads what it relies on."
+            " 0: of all. Choose more than `scrub_every_h`."
+        ),
+    ] = 240.0
 
 
 class Boot(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

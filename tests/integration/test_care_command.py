@@ -73,8 +73,14 @@ def test_damage_is_found_named_and_forgotten(litho):
     pack.write_bytes(data)
     (found,) = json.loads(_out(litho, "image", "scrub", "--json", code=7))
     assert found["pack"] == pack.stem and "golden.v3-sda1.chunks" in found["images"] and not found["mended"]
+    assert "damaged: 1 of its chunks are damaged" in litho("image", "ls")
+    assert "1 of its chunks are damaged" in litho("image", "show", "golden:3")
+    assert "1 damaged packs and 1 partitions of images that cannot be restored" in litho("image", "stats")
     assert "forgotten" in _out(litho, "image", "scrub", "--mend", code=7)
+    assert "golden.v3-sda1.chunks: 1 of its chunks are in no pack" in _out(litho, "image", "scrub", code=7)
+    capture(library, "golden", litho.site.root.parent / "disk", pack_bytes=MB // 2)
     assert litho("image", "scrub").endswith("every chunk is whole\n")
+    assert "all whole" in litho("image", "stats") and "damaged" not in litho("image", "ls")
 
 
 def _out(litho: Commands, *words: str, code: int) -> str:

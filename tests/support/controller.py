@@ -21,6 +21,7 @@ import aiohttp
 import aiomqtt
 
 from litho import messages, process
+from litho.job import EDITION
 from litho.library import Library
 from litho.messages import (
     Ack,
@@ -234,7 +235,7 @@ class Agent:
         words = await self.controller.words(self.node)
         request = {"node": words["node"], "task": words["task"], "token": words["token"], "session": self.session}
         self.task = words["task"]
-        body = messages.encode(ClaimRequest(**(request | changes), inventory=MACHINE))
+        body = messages.encode(ClaimRequest(**({"edition": EDITION} | request | changes), inventory=MACHINE))
         async with (
             aiohttp.ClientSession() as session,
             session.post(words["controller"] + "/v1/claim", data=body) as answer,

@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+from litho.job import EDITION
 from litho.library import Library, Owner, Stage
 from litho.library.manifest import Manifest
 from litho.messages import (
@@ -133,7 +134,14 @@ class Node:
 
     def claim(self, token: str, **changes: str) -> ClaimRequest:
         return ClaimRequest(
-            **{"node": self.node, "task": self.task, "token": token, "session": self.session, **changes},
+            **{
+                "node": self.node,
+                "task": self.task,
+                "token": token,
+                "session": self.session,
+                "edition": EDITION,
+                **changes,
+            },
             inventory={"memory": 1 << 30},
         )
 

@@ -28,7 +28,11 @@ class ChunkSaver:
         """Reads what the library has. Raises LibraryError."""
         self._level = 0 if job.compress == "none" else job.level
         self._job = job
-        self._chunks = ChunkCapture(stage) if any(piece.used_map is not None for piece in pieces) else None
+        self._chunks = (
+            ChunkCapture(stage, trust_s=job.trust_h * 3600)
+            if any(piece.used_map is not None for piece in pieces)
+            else None
+        )
         self.receipts: list[Receipt] = []
         self.notes: list[str] = []
         """After `finish`: damage that was met in the library, in words."""

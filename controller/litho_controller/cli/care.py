@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import click
@@ -14,6 +15,7 @@ from litho_controller.cli.meter import meter
 from litho_controller.cli.session import Session, json_option, pass_session, print_json
 
 if TYPE_CHECKING:
+    from litho.library.chunks.health import Health
     from litho_controller.api_care import CareLine
 
 _HOW = {"facts": "as described", "chunks": "by chunks", "stream": "by stream"}
@@ -157,8 +159,18 @@ def stats(session: Session, as_json: bool) -> None:
         ),
         ("condemned", f"{render.size(found.condemned)}" if found.condemned else ""),
         ("free", render.size(found.free)),
+        ("scrubbed", _scrubbed(session.client.library_health())),
     ]
     click.echo("\n" + render.facts(pairs))
+
+
+def _scrubbed(health: Health) -> str:
+    """When every chunk was last read, and what is known of damage."""
+    when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(health.ended)) if health.ended else "never to the end"
+    found = [f"{len(health.damaged)} damaged packs"] if health.damaged else []
+    found += [f"{len(health.lacking)} partitions of images that cannot be restored"] if health.lacking else []
+    read = f", {health.packs} packs with {render.size(health.bytes)}" if health.ended else ""
+    return f"{when}{read}; {' and '.join(found) or ('all whole' if health.ended else 'nothing known')}"
 
 
 @click.command()
@@ -169,6 +181,9 @@ def stats(session: Session, as_json: bool) -> None:
 @pass_session
 def scrub(session: Session, mend: bool, as_json: bool) -> None:
     """Read every chunk of the library and name damaged packs and the images that need them. Ends with 7 when there are any.
+
+    The controller does it by itself once a week (chunks.scrub_every_h in its settings), slowly, and says it in its log.
+    What is known stands in `litho image ls`, `show` and `stats`.
 
     \b
     Example:
@@ -182,10 +197,10 @@ def scrub(session: Session, mend: bool, as_json: bool) -> None:
             for sentence in one.sentences:
                 click.echo(render.clean(sentence))
             needing = ", ".join(one.images) or "no image"
-            click.echo(f"  needed by {needing}{'; forgotten' if one.mended else ''}")
+            click.echo(f"  needed by {needing}{'; forgotten' if one.mended else ''}" if one.pack else "")
     if damaged:
         raise IntegrityError(
-            f"{len(damaged)} packs or catalogs are damaged",
+            f"{len(damaged)} packs, catalogs or images are damaged",
             hint="restore them from a backup, or say --mend and capture the images again",
         )
     if not as_json:

@@ -32,7 +32,7 @@ def image() -> None:
 @json_option
 @pass_session
 def ls(session: Session, as_json: bool) -> None:
-    """List every version of every image; * marks what the name alone means.
+    """List every version of every image; * marks what the name alone means. Of a damaged one it is said what a scrub found.
 
     \b
     Example:
@@ -50,7 +50,8 @@ def ls(session: Session, as_json: bool) -> None:
             rows.append((one.image, f"{one.version}", "", "", "", "", "", "", f"unreadable: {one.error}"))
         else:
             mark = f"{one.version}{'*' if one.current else ' '}"
-            rows.append((one.image, mark, one.created, *counts, one.node, one.os, labels))
+            rest = f"damaged: {one.damage}" if one.damage else labels
+            rows.append((one.image, mark, one.created, *counts, one.node, one.os, rest))
     numbers = ("USED", "STORED", "PARTS")
     headers = ("IMAGE", "VERSION", "CREATED", *numbers, "NODE", "OS", "LABELS")
     session.print_table(render.Grid(headers=headers, rows=rows, right=numbers))
@@ -86,6 +87,7 @@ def show(session: Session, ref: str, as_json: bool) -> None:
         ("used", render.size(manifest.used)),
         ("stored", render.size(manifest.stored)),
         ("lost", f"{render.size(manifest.lost)} of the source could not be read" if manifest.lost else ""),
+        ("damaged", session.client.library_health().of(manifest.image, manifest.version)),
         *((f"label {key}", value) for key, value in sorted(manifest.labels.items())),
         *(("note", note) for note in manifest.notes),
     ]

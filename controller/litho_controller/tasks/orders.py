@@ -22,6 +22,8 @@ class Installation(msgspec.Struct, kw_only=True):
     progress_s: float
     engine: EngineName = ""
     """What captures are made with when nobody says; empty: the agent's own rule."""
+    trust_h: float = 240.0
+    """Hours for which captures rely on packs that were read whole."""
     credentials: bool = True
     """False for a broker that is not ours: agents speak to it without an account."""
     url: str = ""
@@ -50,7 +52,7 @@ def order(installation: Installation, row: TaskRow, site_keys: dict[str, str], n
         task=row.id,
         node=row.node,
         site=installation.site,
-        job=row.job,
+        job=msgspec.structs.replace(row.job, trust_h=installation.trust_h),
         library=library_url(installation.library, site_keys, nfsserver),
         engine=installation.engine,
         brokers=installation.brokers,

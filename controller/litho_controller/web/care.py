@@ -14,6 +14,7 @@ from aiohttp import web
 from litho.errors import LithoError
 from litho.library import ImageRef, care, parse_ref
 from litho.library.chunks import ChunkStore, gc, scrub
+from litho.library.chunks import health as healths
 from litho.library.chunks.compare import compare
 from litho.library.chunks.usage import usage
 from litho.library.names import check_name
@@ -67,6 +68,12 @@ async def prune_image(request: web.Request) -> web.Response:
             pruned = await asyncio.to_thread(care.prune, desk.library, name, keep=keep, used=used)
             gone = {ref.version for ref in pruned}
     return answer(api.ImageList(images=tuple(one for one in before.images if one.version in gone)))
+
+
+@routes.get("/v1/library/health")
+async def show_health(request: web.Request) -> web.Response:
+    """What the last scrubs found."""
+    return answer(await asyncio.to_thread(healths.read, ChunkStore(request.app[DESK].library)))
 
 
 @routes.post("/v1/library/usage")

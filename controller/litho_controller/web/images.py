@@ -9,10 +9,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
+import msgspec
 from aiohttp import web
 
 from litho.errors import LithoError, RefusedError
 from litho.library import ImageRef, Library, care, parse_ref, verify, whole
+from litho.library.chunks import ChunkStore
+from litho.library.chunks import health as healths
 from litho_controller import api
 from litho_controller.store import tasks as rows_of
 from litho_controller.tables import osimages
@@ -33,9 +36,13 @@ async def show_images(request: web.Request) -> web.Response:
 
 def listed(library: Library, only: str = "") -> api.ImageList:
     """Every version of every image, or of the one named `only`. Raises LibraryError."""
+    health = healths.read(ChunkStore(library))
     return api.ImageList(
         images=tuple(
-            _view(library, ImageRef(name, version), current=version == _current(library, name))
+            msgspec.structs.replace(
+                _view(library, ImageRef(name, version), current=version == _current(library, name)),
+                damage=health.of(name, version),
+            )
             for name in ([only] if only else library.images())
             for version in library.versions(name)
         )

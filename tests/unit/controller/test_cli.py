@@ -17,6 +17,7 @@ import pytest
 
 from litho.errors import NotFoundError, RefusedError
 from litho.library import FileRef, Manifest, Part
+from litho.library.chunks.health import Health
 from litho.library.manifest import BadRange
 from litho.messages import DiskFacts
 from litho.task import State
@@ -455,11 +456,24 @@ def test_image_ls_and_show(daemon, litho):
     bad = api.ImageView(image="old", version=1, error="its manifest is damaged")
     daemon["GET /v1/images"] = api.ImageList(images=(IMAGE, bad))
     daemon["GET /v1/images/golden"] = MANIFEST
+    daemon["GET /v1/library/health"] = Health()
     out = litho("image ls")[1]
     assert "2*" in out and "a=b" in out and "unreadable: its manifest is damaged" in out
     out = litho("image show golden")[1]
     assert "sda, 8.0 GiB, QEMU [red], S1" in out and "golden.v2-sda1.partclone.zst" in out and "swap" in out
     assert msgspec.json.decode(litho("image show golden --json")[1], type=Manifest) == MANIFEST
+
+
+def test_image_ls_and_show_say_what_a_scrub_found(daemon, litho):
+    hurt = msgspec.structs.replace(IMAGE, damage="3 of its chunks are damaged")
+    daemon["GET /v1/images"] = api.ImageList(images=(hurt,))
+    daemon["GET /v1/images/golden"] = MANIFEST
+    daemon["GET /v1/library/health"] = Health(
+        ended=1.0, lacking={"golden.v2-sda1.chunks": "3 of its chunks are damaged", "golden.v3-sda1.chunks": "others"}
+    )
+    assert "damaged: 3 of its chunks are damaged" in litho("image ls")[1]
+    out = litho("image show golden")[1]
+    assert "3 of its chunks are damaged" in out and "others" not in out
 
 
 def test_image_show_says_what_could_not_be_read_and_where(daemon, litho):
@@ -470,6 +484,7 @@ def test_image_show_says_what_could_not_be_read_and_where(daemon, litho):
         bad_places=5,
     )
     daemon["GET /v1/images/golden"] = msgspec.structs.replace(MANIFEST, parts=(hurt, MANIFEST.parts[1]))
+    daemon["GET /v1/library/health"] = Health()
     out = litho("image show golden")[1]
     assert "4.0 KiB of the source could not be read" in out
     rows = [line.split() for line in out[out.index("LOST AT BYTE") :].splitlines()[1:]]

@@ -71,8 +71,10 @@ class Swept(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes copied out of packs that were mostly not needed."""
 
 
-def image_indexes(store: ChunkStore) -> Iterator[tuple[str, Index]]:
+def image_indexes(store: ChunkStore, *, damaged: dict[str, str] | None = None) -> Iterator[tuple[str, Index]]:
     """Every index of every version, published or in the making. Raises IntegrityError, LibraryError.
+
+    With `damaged` an index that is not whole is put there, with what is wrong, and left out.
 
     Listed twice: a file that is renamed while a directory is read may be missed once. What is being written is no index yet.
     """
@@ -83,7 +85,14 @@ def image_indexes(store: ChunkStore) -> Iterator[tuple[str, Index]]:
             final = name.removesuffix(".part")
             if not parsed.suffix.endswith(SUFFIX) or final in seen:
                 continue
-            index = _read(root, final, parsed)
+            try:
+                index = _read(root, final, parsed)
+            except IntegrityError as exc:
+                if damaged is None:
+                    raise
+                seen.add(final)
+                damaged[final] = exc.message
+                continue
             if index is not None:
                 seen.add(final)
                 yield final, index

@@ -7,6 +7,9 @@ image that needs the chunk is whole again without being touched.
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import os
 from collections.abc import Callable, Iterator
 
 import msgspec
@@ -14,13 +17,17 @@ import zstandard
 
 from litho.errors import IntegrityError, LibraryError
 from litho.library import files
-from litho.library.chunks import catalog, gc
+from litho.library.chunks import catalog
+from litho.library.chunks import health as healths
 from litho.library.chunks import index as indexes
 from litho.library.chunks import pack as packs
+from litho.library.chunks.health import Damage, Health
 from litho.library.chunks.index import Index
+from litho.library.chunks.lock import Lock
 from litho.library.chunks.mend import take_out
 from litho.library.chunks.reader import ChunkReader, Locator, Wanted, unpack
-from litho.library.chunks.store import MAX_CATALOG, ChunkStore
+from litho.library.chunks.store import MAX_CATALOG, ChunkStore, Listing
+from litho.library.chunks.trust import sign, unsign
 from litho.library.chunks.usedmap import units
 from litho.library.manifest import Manifest, Part
 from litho.library.shelf import Library
@@ -33,7 +40,7 @@ class PackReport(msgspec.Struct, frozen=True, kw_only=True):
     """A pack that is not whole."""
 
     pack: str
-    """Its identifier, in hex."""
+    """Its identifier, in hex; empty when it is an image that lacks something which no pack has."""
     sentences: tuple[str, ...]
     images: tuple[str, ...]
     """Index files of the image versions that need a damaged chunk of it."""
@@ -93,22 +100,60 @@ def check_index(store: ChunkStore, index: Index, tick: Tick = lambda _: None) ->
 
 
 def scrub(store: ChunkStore, *, mend: bool = False, tick: Callable[[int], None] = lambda _: None) -> list[PackReport]:
-    """Read every pack from its first byte to its last. Raises LibraryError when the library is gone."""
+    """Read every pack from its first byte to its last, and ask every image for each of its chunks.
+
+    What is found is kept for `litho.library.chunks.health`. Raises LibraryError when the library is gone, RefusedError when
+    something is to be mended while a collector runs.
+    """
     listing = store.listing()
+    at = healths.now(store)
     damaged: dict[bytes, tuple[list[str], set[bytes]]] = {}
+    size = 0
+
+    def count(read: int) -> None:
+        nonlocal size
+        size += read
+        tick(read)
+
     for pack in sorted(listing.live | listing.condemned):
-        sentences, chunks = _check_pack(store, pack, tick)
+        sentences, chunks = check_pack(store, pack, count)
         if sentences:
             damaged[pack] = (sentences, chunks)
-    needed = _who_needs(store, {pack: chunks for pack, (_, chunks) in damaged.items()}) if damaged else {}
+    needs = healths.needs(store, {pack: chunks for pack, (_, chunks) in damaged.items()})
     reports: list[PackReport] = []
-    for pack, (sentences, chunks) in damaged.items():
-        mended = mend and take_out(store, pack, chunks)
-        reports.append(
-            PackReport(
-                pack=pack.hex(), sentences=tuple(sentences), images=tuple(sorted(needed.get(pack, ()))), mended=mended
-            )
+    with Lock(store) if mend and damaged else contextlib.nullcontext():
+        for pack, (sentences, chunks) in damaged.items():
+            mended = mend and take_out(store, pack, chunks)
+            images = tuple(sorted(needs.packs.get(pack, ())))
+            reports.append(PackReport(pack=pack.hex(), sentences=tuple(sentences), images=images, mended=mended))
+    told = {name for report in reports for name in report.images}
+    for name, why in sorted(needs.lacking.items()):
+        if name not in told:
+            reports.append(PackReport(pack="", sentences=(f"{name}: {why}",), images=(name,), mended=False))
+    if at:
+        left = _left(at, reports, {pack: chunks for pack, (_, chunks) in damaged.items()})
+        health = Health(ended=at, packs=len(listing.pack), bytes=size, damaged=left, lacking=needs.lacking)
+        healths.write(store, health)
+    return reports + _scrub_catalogs(store, listing, mend=mend)
+
+
+def _left(at: float, reports: list[PackReport], chunks: dict[bytes, set[bytes]]) -> tuple[Damage, ...]:
+    """The damaged packs that nobody has mended."""
+    return tuple(
+        Damage(
+            pack=one.pack,
+            sentences=one.sentences,
+            images=one.images,
+            at=at,
+            chunks=tuple(sorted(chunk.hex() for chunk in chunks[bytes.fromhex(one.pack)])),
         )
+        for one in reports
+        if one.pack and not one.mended
+    )
+
+
+def _scrub_catalogs(store: ChunkStore, listing: Listing, *, mend: bool) -> list[PackReport]:
+    reports: list[PackReport] = []
     for name in sorted(listing.catalogs):
         path = store.path(name, "catalog")
         try:
@@ -126,49 +171,56 @@ def scrub(store: ChunkStore, *, mend: bool = False, tick: Callable[[int], None] 
     return reports
 
 
-def _check_pack(store: ChunkStore, pack: bytes, tick: Callable[[int], None]) -> tuple[list[str], set[bytes]]:
-    """What is wrong with a pack, and which of its chunks are damaged (all, when not even the index can be read: empty set)."""
+def check_pack(store: ChunkStore, pack: bytes, tick: Callable[[int], None]) -> tuple[list[str], set[bytes]]:
+    """Unpack all of a pack: what is wrong with it, and which of its chunks are damaged; a whole one gets its receipt.
+
+    When not even the index can be read, no chunk is known. Raises LibraryError when the library is gone, and what `tick` raises.
+    """
     store.forget(pack)
     try:
         index = store.index(pack)
     except IntegrityError as exc:
         return [exc.message], set()
-    path = store.path(pack, "pack")
     sentences: list[str] = []
     bad: set[bytes] = set()
     view = memoryview(bytearray(max((record.length for record in index), default=0)))
     unzstd = zstandard.ZstdDecompressor(max_window_size=packs.MAX_CHUNK)
     try:
-        with path.open("rb") as file:
+        with store.path(pack, "pack").open("rb", buffering=0) as file:
+            seen = os.fstat(file.fileno())
+            # What the disk has is to be read, not what this machine remembers.
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
             try:
-                packs.check_pack_header(file.read(packs.PACK_HEADER), pack)
+                packs.check_pack_header(_read(file.fileno(), packs.PACK_HEADER, 0), pack)
             except LibraryError as exc:
                 sentences.append(exc.message)
                 bad.update(record.digest for record in index)
             for record in sorted(index, key=lambda one: one.offset):
-                file.seek(record.offset)
-                frame = file.read(record.end - record.offset)
-                tick(len(frame))
+                frame = _read(file.fileno(), record.end - record.offset, record.offset)
+                tick(record.end - record.offset)
                 try:
                     unpack(pack, record, memoryview(frame), view[: record.length], unzstd)
                 except IntegrityError as exc:
                     sentences.append(exc.message)
                     bad.add(record.digest)
-            size = path.stat().st_size
-            if size != index.size:
-                sentences.append(f"the pack {pack.hex()} has {size} bytes instead of {index.size}")
     except FileNotFoundError:
         return [f"the pack {pack.hex()} is missing"], {record.digest for record in index}
     except OSError as exc:
         raise files.library_error(exc, store.root) from exc
+    if seen.st_size != index.size:
+        sentences.append(f"the pack {pack.hex()} has {seen.st_size} bytes instead of {index.size}")
+    if sentences:
+        unsign(store, pack)
+    else:
+        sign(store, pack, seen)
     return sentences, bad
 
 
-def _who_needs(store: ChunkStore, damaged: dict[bytes, set[bytes]]) -> dict[bytes, set[str]]:
-    needed: dict[bytes, set[str]] = {}
-    for name, index in gc.image_indexes(store):
-        for i in range(len(index.numbers)):
-            pack = index.pack(i)
-            if pack is not None and pack in damaged and (not damaged[pack] or index.digest(i) in damaged[pack]):
-                needed.setdefault(pack, set()).add(name)
-    return needed
+def _read(fd: int, length: int, offset: int) -> bytes:
+    """Bytes of a pack; none where the disk below cannot read, which is damage like any other. Raises OSError."""
+    try:
+        return os.pread(fd, length, offset)
+    except OSError as exc:
+        if exc.errno != errno.EIO:
+            raise
+        return b""
