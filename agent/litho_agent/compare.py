@@ -8,20 +8,20 @@ been started since always differs a little: it wrote logs, and the time of its l
 from __future__ import annotations
 
 import time
-from pathlib import Path
 
+from litho import amounts
 from litho.errors import IntegrityError, RefusedError
 from litho.job import Job
 from litho.library import Library, Manifest, Part, names
 from litho.library.names import ImageRef
 from litho.messages import Planned, Receipt, Started, Succeeded
 from litho_agent.chunk import adapter
-from litho_agent.chunk.printer import share
 from litho_agent.chunk.readback import ReadBack, read_back
 from litho_agent.disks import Disk, choose, facts, held, inventory
 from litho_agent.gauges import Gauges
 from litho_agent.layout import Table, read_layout
 from litho_agent.mover import WorkOrder
+from litho_agent.remote.opened import opened
 from litho_agent.restore import Devices
 from litho_agent.telling import Teller, check_cancelled
 from litho_agent.windows import Windows
@@ -31,10 +31,13 @@ def compare(order: WorkOrder, teller: Teller) -> Succeeded:
     """Do `order`. Raises IntegrityError (code target-differs) when something is not what the image holds, and any other of the
     tree in `litho.errors`.
     """
-    began = time.monotonic()
-    job = order.job
     teller.enter("look")
-    library = Library.open(Path(order.library))
+    with opened(order, teller) as library:
+        return _compare(library, order.job, teller)
+
+
+def _compare(library: Library, job: Job, teller: Teller) -> Succeeded:
+    began = time.monotonic()
     manifest = library.manifest(library.resolve(ImageRef(names.check_name(job.image), job.version)))
     parts = comparable(manifest)
     disk = choose(inventory.read(), job.disk, "capture", job.allow).require()
@@ -99,7 +102,7 @@ def judged(
         count = sum(extent.size for extent in seen.differing)
         if count:
             first = seen.differing[0].start
-            said.append(f"{title(part)} differs in {share(count, total)}, from byte {first} on")
+            said.append(f"{title(part)} differs in {amounts.of(count, total)}, from byte {first} on")
     if said:
         raise IntegrityError(
             f"{disk.name} does not hold what {manifest.image}:{manifest.version} does: {'; '.join(said)}",

@@ -34,6 +34,7 @@ from litho.messages import Failed, Planned, Started, Stopped, Succeeded, clip
 from litho.progress import Progress
 from litho_agent.apart import apart
 from litho_agent.keeper import Keeper, Patience
+from litho_agent.remote.web import Web
 
 log = logging.getLogger("litho_agent.mover")
 
@@ -51,8 +52,12 @@ class WorkOrder(msgspec.Struct, frozen=True, kw_only=True):
 
     job: Job
     library: str
-    """The library's directory, already mounted."""
+    """The library's directory, already mounted; empty for a job that reads from `sources` alone."""
     owner: Owner
+    sources: tuple[Web, ...] = ()
+    """Web servers to read chunks from, besides `library` if there is one."""
+    ca: str = ""
+    """A file of certificates that are trusted besides the system's; empty: the root image's, if it has one."""
     node: str = ""
 
 

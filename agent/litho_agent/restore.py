@@ -37,6 +37,7 @@ from litho_agent.layout import Fitted, Table, parse_dump, partition_path, plan_f
 from litho_agent.layout.device import disk_size, head_size
 from litho_agent.layout.grow import can_grow, grow
 from litho_agent.mover import WorkOrder
+from litho_agent.remote.opened import opened
 from litho_agent.settle import settled
 from litho_agent.telling import Teller, check_cancelled, reading
 from litho_agent.transfer import Cancelled
@@ -46,10 +47,13 @@ from litho_agent.windows import Windows
 
 def restore(order: WorkOrder, teller: Teller) -> Succeeded:
     """Do `order`. Raises any of the tree in `litho.errors`; the teller knows whether the disk was touched."""
-    began = time.monotonic()
-    job = order.job
     teller.enter("look")
-    library = Library.open(Path(order.library))
+    with opened(order, teller) as library:
+        return _restore(library, order.job, teller)
+
+
+def _restore(library: Library, job: Job, teller: Teller) -> Succeeded:
+    began = time.monotonic()
     manifest = library.manifest(library.resolve(ImageRef(names.check_name(job.image), job.version)))
     table = _table(library, manifest)
     disk = choose(inventory.read(), job.disk, "restore", job.allow).require()
