@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from .lab import disks, figures, namespace
+from .lab import disks, figures, namespace, shared
 from .lab.controller import Controller
 from .lab.machine import Disk, Machine, mac
 from .lab.network import Network, lay_out_tftp, serve_dhcp
@@ -20,6 +20,7 @@ from .lab.world import World
 
 ROOT = Path(__file__).resolve().parents[2]
 CACHE = ROOT / "build/e2e"
+FIRST = ("test_uefi", "test_troubles", "test_capture_restore", "test_many", "test_pxe", "test_discover")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -29,19 +30,29 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "quick: the main job alone, capture and restore")
     config.addinivalue_line("markers", "scenario(title): what the table of scenarios calls it")
     config.stash[_ROWS] = []
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """The table of scenarios."""
-    if rows := config.stash[_ROWS]:
-        terminalreporter.section("scenarios")
-        terminalreporter.write_line("\n".join(figures.table(rows)))
-        figures.write(rows, CACHE / "scenarios.md")
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _namespace() -> None:
     namespace.prepare()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The long ones first: what is left for the end is short, so two labs end together."""
+    items.sort(key=lambda item: FIRST.index(item.path.stem) if item.path.stem in FIRST else len(FIRST))
+
+
+def pytest_runtestloop(session: pytest.Session) -> bool | None:
+    """Run the tests that this lab is the first to take; another lab runs the others."""
+    if session.testsfailed or session.config.option.collectonly:
+        return None  # pytest's own loop says it
+    for item in session.items:
+        # The restore has the image that the capture made.
+        if not shared.take("quick" if item.get_closest_marker("quick") else item.nodeid):
+            continue
+        # Which one is next nobody knows yet, so nothing stays set up for it.
+        item.config.hook.pytest_runtest_protocol(item=item, nextitem=None)
+        if session.shouldfail:
+            raise session.Failed(session.shouldfail)
+        if session.shouldstop:
+            raise session.Interrupted(session.shouldstop)
+    return True
 
 
 @pytest.fixture(autouse=True)
@@ -51,6 +62,7 @@ def row(request: pytest.FixtureRequest) -> figures.Row:
     plain = re.sub(r"^test_", "", request.node.name).replace("_", " ")
     made = figures.Row(title=marker.args[0] if marker else plain)
     request.config.stash[_ROWS].append(made)
+    figures.write(request.config.stash[_ROWS])
     request.node.stash[_ROW] = made
     return made
 
@@ -67,6 +79,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
             made.outcome = report.outcome
         elif report.failed:
             made.outcome = "failed"
+        figures.write(item.config.stash[_ROWS])
     return report
 
 
@@ -86,7 +99,8 @@ def rootimg() -> Path:
 @pytest.fixture(scope="session")
 def golden() -> Path:
     """The disk of a node that is worth keeping."""
-    return disks.bios_disk(CACHE)
+    with shared.alone(CACHE):
+        return disks.bios_disk(CACHE)
 
 
 class Lab:
@@ -104,6 +118,7 @@ class Lab:
 
     def open(self) -> None:
         """Start every server."""
+        self.controller.make_library()
         lay_out_tftp(self.controller.tftp, self.rootimg)
         serve_dhcp(self.world, self.controller.tftp, self.controller.boot_script)
         self.nfs.start()
@@ -158,18 +173,15 @@ class Keeper:
     """The library with the captured golden image, for tests that restore it: kept by the first that has captured it."""
 
     def __init__(self) -> None:
-        self._library = CACHE / "library"
-        self._there = False
+        self._library = shared.folder() / "library"
 
     def keep(self, lab: Lab) -> None:
         """Put a copy of the lab's library aside."""
-        shutil.rmtree(self._library, ignore_errors=True)
         shutil.copytree(lab.controller.library, self._library)
-        self._there = True
 
     def give(self, lab: Lab, golden: Path) -> None:
         """Let the lab have the image `golden`; it is captured now when nobody has yet."""
-        if self._there:
+        if self._library.is_dir():
             lab.controller.adopt(self._library)
             return
         n90 = lab.node(90, Disk(file=disks.layer(golden, lab.world.folder / "kept.qcow2"), bus="ide"))
@@ -180,19 +192,14 @@ class Keeper:
         self.keep(lab)
 
 
-@pytest.fixture(scope="session")
-def _keeper() -> Keeper:
+@pytest.fixture
+def keeper() -> Keeper:
+    """For the test that captures it anyway."""
     return Keeper()
 
 
 @pytest.fixture
-def golden_image(lab: Lab, golden: Path, _keeper: Keeper) -> str:
+def golden_image(lab: Lab, golden: Path, keeper: Keeper) -> str:
     """The name of the golden disk's image, in the lab's library."""
-    _keeper.give(lab, golden)
+    keeper.give(lab, golden)
     return "golden"
-
-
-@pytest.fixture
-def keeper(_keeper: Keeper) -> Keeper:
-    """For the test that captures it anyway."""
-    return _keeper

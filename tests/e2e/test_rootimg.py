@@ -126,10 +126,14 @@ def test_an_armed_node_reaches_the_agent_with_half_a_gibibyte(lab: Lab, nic: str
     lab.figure("QEMU's memory", f"{n01.peak_mib()} MiB")
 
 
+@pytest.mark.scenario("a node with two cards, one of them with a link, and no disk")
 def test_a_node_without_a_disk_fails_with_the_reason_and_switches_itself_off(lab: Lab):
-    n01 = lab.node(1)
+    """It has two network cards and is not told which one it booted from: the first has no cable, so it takes the other."""
+    n01 = lab.node(1, spare=True)
+    lab.controller.litho("nodech", "n01", "bootparams.addkcmdline=BOOTIF=")
     lab.controller.litho("nodeset", "n01", "image=golden", "--then", "poweroff")
     n01.power_on()
+    n01.expect(r"initrd \[.*\] address \S+ on eth1", 90)
     n01.expect(AGENT, 90)
     n01.wait_off(120)
     task = lab.controller.task("n01")

@@ -8,11 +8,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from litho import process
+from litho_controller.client import Client
 
 from .network import ADDRESS
 from .nfs import EXPORT
-from .world import World, wait_port, wait_socket
+from .world import PATIENCE, World, wait_port, wait_socket
 
 PORT = 3080
 SOCKET = Path("/run/litho.sock")
@@ -39,6 +42,9 @@ class Controller:
             f'tftpdir = "{self.tftp}"\n'
         )
         world.folder.chmod(0o755)
+
+    def make_library(self) -> None:
+        """An empty one."""
         self.litho("library", "init", str(self.library))
 
     def adopt(self, library: Path) -> None:
@@ -88,14 +94,15 @@ class Controller:
         return f"{self.url}/boot/ipxe"
 
     def task(self, node: str) -> dict[str, Any]:
-        """The youngest task of a node."""
-        tasks = self.ask("task", "ls", "--node", node)
+        """The youngest task of a node, as `litho task ls --json` has it; without a command, because it is asked often."""
+        tasks = Client(SOCKET).tasks(node=node).tasks
         assert tasks, f"{node} has no task"
-        return max(tasks, key=lambda task: task["created"])
+        youngest: dict[str, Any] = msgspec.to_builtins(max(tasks, key=lambda task: task.created))
+        return youngest
 
     def wait_task(self, node: str, state: str, timeout_s: float) -> dict[str, Any]:
         """Wait until the youngest task of a node is in `state`; fails at once when it ends in another."""
-        until = time.monotonic() + timeout_s
+        until = time.monotonic() + timeout_s * PATIENCE
         while True:
             task = self.task(node)
             if task["state"] == state:

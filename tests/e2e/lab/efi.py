@@ -15,7 +15,7 @@ from pathlib import Path
 from litho import process
 from litho_rootimg import stamps
 
-from . import debian, disks
+from . import debian, disks, shared
 from .disks import MIB
 
 ESP_MIB, BOOT_MIB, ROOT_MIB, SWAP_MIB = 40, 64, 900, 32
@@ -61,6 +61,11 @@ def disk(cache: Path, *, loader: str = FALLBACK) -> Path:
 
     Before a machine writes to it, lay a qcow2 over it (`disks.layer`).
     """
+    with shared.alone(cache):
+        return _disk(cache, loader)
+
+
+def _disk(cache: Path, loader: str) -> Path:
     tree = debian.make(cache)
     name = loader.split("/")[1].lower()
     file = cache / f"efi-{name}.raw"

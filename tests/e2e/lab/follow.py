@@ -18,7 +18,7 @@ import msgspec
 from litho.errors import LithoError
 from litho_controller.client import Client
 
-from .world import World
+from .world import PATIENCE, World
 
 SOCKET = Path("/run/litho.sock")
 PAUSE_S = 0.3
@@ -106,7 +106,7 @@ class Follower:
 
         Fails when the task ends before, unless it may.
         """
-        until = time.monotonic() + timeout_s
+        until = time.monotonic() + timeout_s * PATIENCE
         while True:
             said = self.now(node)
             if said is not None and holds(said):

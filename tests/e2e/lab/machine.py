@@ -7,8 +7,10 @@ Disks are written through the host's cache and never synced: the lab may lose po
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
+import socket
 import subprocess
 import time
 from pathlib import Path
@@ -16,7 +18,7 @@ from pathlib import Path
 import msgspec
 
 from .network import Network
-from .world import World, plain
+from .world import PATIENCE, World, plain, wait_socket
 
 BUSES = {
     "ide": "ide-hd,drive={id},bus=ide.{n}",
@@ -76,8 +78,12 @@ class Machine:
         nic: str = "virtio-net-pci",
         uefi: bool = False,
         rom: bool = True,
+        spare: bool = False,
     ) -> None:
-        """`rom`: the network card has iPXE in it; without it the firmware's own PXE is on its own (UEFI only)."""
+        """`rom`: the network card has iPXE in it; without it the firmware's own PXE is on its own (UEFI only).
+
+        `spare`: before this card there is another one like it, whose cable is pulled.
+        """
         self.name = name
         self.mac = address
         self._world = world
@@ -87,6 +93,7 @@ class Machine:
         self._nic = nic
         self._uefi = uefi
         self._rom = rom
+        self._spare = network.tap() if spare else ""
         self._child: subprocess.Popen[bytes] | None = None
         self._from = self._seen = 0
         self.on_at = 0.0
@@ -109,6 +116,10 @@ class Machine:
         argv += ["-accel", "tcg,thread=multi,tb-size=256", "-cpu", "qemu64", "-smp", "1", "-m", str(self._memory)]
         argv += ["-chardev", f"file,id=serial,path={self.serial},append=on", "-serial", "chardev:serial"]
         argv += ["-device", "virtio-rng-pci", "-netdev", f"tap,id=net,ifname={self._tap},script=no,downscript=no"]
+        control = Path(f"/run/{self.name}.qmp")
+        if self._spare:
+            argv += ["-netdev", f"tap,id=spare,ifname={self._spare},script=no,downscript=no"]
+            argv += ["-device", f"{self._nic},netdev=spare,romfile=", "-qmp", f"unix:{control},server=on,wait=off"]
         rom = "" if self._rom else ",romfile="
         argv += ["-device", f"{self._nic},netdev=net,mac={self.mac},bootindex=1{rom}"]
         for bus in dict.fromkeys(disk.bus for disk in self._disks):
@@ -123,10 +134,28 @@ class Machine:
             argv += ["-drive", f"if=pflash,unit=0,format=raw,readonly=on,file={code}"]
             argv += ["-drive", f"if=pflash,unit=1,format=raw,file={variables}"]
             # Half a minute for each address that never comes.
-            argv += ["-fw_cfg", "name=opt/org.tianocore/IPv6PXESupport,string=no"]
+            for word in ("IPv6PXESupport", "IPv6Support"):
+                argv += ["-fw_cfg", f"name=opt/org.tianocore/{word},string=no"]
         self._from, self._seen = self.serial.stat().st_size if self.serial.exists() else 0, 0
         self._child = self._world.start(f"qemu-{self.name}", *argv)
         self.on_at = time.monotonic()
+        if self._spare:
+            self._pull_cable(control)
+
+    def _pull_cable(self, control: Path) -> None:
+        """Of the spare card, in QEMU's own protocol: a card that has a tap has a link, whatever becomes of the tap."""
+        assert self._child is not None
+        wait_socket(control, of=self._child)
+        with socket.socket(socket.AF_UNIX) as peer, peer.makefile("rw") as lines:
+            peer.connect(str(control))
+            for command in (
+                {"execute": "qmp_capabilities"},
+                {"execute": "set_link", "arguments": {"name": "spare", "up": False}},
+            ):
+                lines.write(json.dumps(command) + "\n")
+                lines.flush()
+                while "return" not in (answer := json.loads(lines.readline())):
+                    assert "error" not in answer, answer
 
     def cut_power(self) -> None:
         """Off, at once."""
@@ -150,7 +179,7 @@ class Machine:
 
     def expect(self, pattern: str, timeout_s: float) -> re.Match[str]:
         """Wait for a pattern on the console, behind what was matched last. Fails with the console's end."""
-        until = time.monotonic() + timeout_s
+        until = time.monotonic() + timeout_s * PATIENCE
         while True:
             text = self.said()
             if match := re.compile(pattern).search(text, self._seen):
@@ -163,7 +192,7 @@ class Machine:
 
     def wait_off(self, timeout_s: float) -> None:
         """Wait until it switches itself off."""
-        until = time.monotonic() + timeout_s
+        until = time.monotonic() + timeout_s * PATIENCE
         while self.running:
             assert time.monotonic() < until, f"{self.name} is still on; it said last:\n{self.said()[-3000:]}"
             time.sleep(0.2)

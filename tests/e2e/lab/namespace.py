@@ -6,16 +6,14 @@ it ends, however it ends, the kernel ends every process in it: there is nothing 
 
 from __future__ import annotations
 
-import os
-
 from litho import process
 
-VARIABLE = "LITHO_LAB"
+from . import shared
 
 
 def inside() -> bool:
     """True when this process was started by `scripts/e2e`."""
-    return os.environ.get(VARIABLE) == "1"
+    return shared.number() != ""
 
 
 def prepare() -> None:

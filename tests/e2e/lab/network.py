@@ -3,9 +3,10 @@
 iPXE (QEMU's own network boot ROM, or one that dnsmasq hands to other firmware) is sent to the controller's
 `/boot/ipxe`, as docs/reference/boot.md shows it.
 
-Two traps, both measured with iPXE 1.0.0+git-20190125: it waits 13 s for an IPv6 router before it uses the IPv4
-lease that it has, so dnsmasq announces one; and `udp-receiver` answers to the interface's broadcast address, so the
-bridge has one.
+Traps, measured with iPXE 1.0.0+git-20190125 and OVMF 2022.11: iPXE waits 13 s for an IPv6 router before it uses the
+IPv4 lease that it has, so dnsmasq announces one; it waits 3 s for a second DHCP server that may know more, so it is told
+that there is none (option 175, 176); UEFI firmware that goes on to the next way to boot tries HTTP for a minute, so it gets an
+address where there is nothing (404). And `udp-receiver` answers to the interface's broadcast address, so the bridge has one.
 """
 
 from __future__ import annotations
@@ -102,13 +103,17 @@ dhcp-match=set:efi64,option:client-arch,7
 dhcp-match=set:efi64,option:client-arch,9
 dhcp-hostsdir={world.folder}/hosts
 tag-if=set:chain,tag:!ipxe,tag:efi64
-tag-if=set:bios,tag:!ipxe,tag:!efi64
+tag-if=set:bios,tag:!ipxe,tag:!efi64,tag:!http
 tag-if=set:script,tag:ipxe,tag:!pxe,tag:!xnba,tag:!grub2
 dhcp-boot=tag:chain,snponly.efi
 dhcp-boot=tag:bios,undionly.kpxe
 dhcp-boot=tag:script,{script_url}
 dhcp-boot=tag:pxe,pxelinux.0
 dhcp-boot=tag:grub2,grub2.0
+dhcp-option=tag:ipxe,encap:175,176,1b
+dhcp-match=set:http,option:client-arch,16
+dhcp-option-force=tag:http,60,HTTPClient
+dhcp-boot=tag:http,{script_url}.efi
 dhcp-boot=tag:xnba,tftp://{ADDRESS}/xcat/xnba/nodes/{XNBA_NODE}
 log-dhcp
 user=root

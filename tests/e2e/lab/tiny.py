@@ -11,7 +11,6 @@ restoring begins there (`give`).
 
 from __future__ import annotations
 
-import functools
 import os
 import shutil
 import sys
@@ -21,7 +20,7 @@ from litho import process
 from litho_rootimg import archive, modules, stamps
 from support.loop import loop_disk, reread
 
-from . import debian, disks
+from . import debian, disks, shared
 from .disks import MIB
 
 IMAGE = "tiny"
@@ -72,6 +71,11 @@ while :; do sleep 3600; done
 
 def disk(cache: Path) -> Path:
     """The raw disk; made when it is not there. Before a machine writes to it, lay a qcow2 over it (`disks.layer`)."""
+    with shared.alone(cache):
+        return _disk(cache)
+
+
+def _disk(cache: Path) -> Path:
     tree = debian.make(cache)
     file = cache / "tiny.raw"
     stamp = stamps.Stamp(
@@ -133,12 +137,17 @@ def _initramfs(tree: Path, root: Path, out: Path) -> None:
     archive.cpio_zst(root, out)
 
 
-@functools.cache
 def library(cache: Path) -> Path:
     """An image library that holds `tiny`, captured once a run from a loop device by the agent of this tree."""
-    folder = cache / "tiny.library"
-    shutil.rmtree(folder, ignore_errors=True)
-    with loop_disk(disk(cache)) as device:
+    folder = shared.folder() / "tiny.library"
+    with shared.alone(cache):
+        if not (folder / f"{IMAGE}.json").is_file():
+            _capture(cache, folder)
+    return folder
+
+
+def _capture(cache: Path, folder: Path) -> None:
+    with loop_disk(_disk(cache)) as device:
         reread(device)
         agent = Path(sys.executable).with_name("litho-agent")
         process.run([agent.with_name("litho"), "library", "init", folder])
@@ -146,7 +155,6 @@ def library(cache: Path) -> Path:
             [agent, "capture", "--disk", device, "--library", folder, "--image", IMAGE, "--engine", "auto"],
             timeout_s=300,
         )
-    return folder
 
 
 def give(cache: Path, into: Path) -> Path:

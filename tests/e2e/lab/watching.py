@@ -15,9 +15,12 @@ import msgspec
 
 from .controller import ENDED, Controller
 from .wire import Wire
+from .world import PATIENCE
 
 RUNNING = r"partimage-ng: partition [1-9]\d* of [1-9]\d*, \d{1,3}% complete"
 """The line that xCAT's nodestat and Apache VCL know."""
+PAUSE_S = 0.5
+"""Each look starts three commands, and a node's processor is the same as theirs."""
 
 
 class Watched(msgspec.Struct, kw_only=True):
@@ -66,7 +69,7 @@ def stat(address: str) -> bytes:
 def watch(controller: Controller, wire: Wire, node: str, address: str, timeout_s: float) -> Watched:
     """Look at a node's youngest task from all sides until it has ended, as whatever."""
     seen = Watched()
-    until = time.monotonic() + timeout_s
+    until = time.monotonic() + timeout_s * PATIENCE
     while True:
         with contextlib.suppress(OSError):
             _note(seen.port, stat(address))
@@ -79,6 +82,7 @@ def watch(controller: Controller, wire: Wire, node: str, address: str, timeout_s
             seen.mqtt = [report.progress.percent for report in wire.progress(node) if report.task == number]
             return seen
         assert time.monotonic() < until, f"{number} of {node} is still {seen.task['state']} after {timeout_s} s"
+        time.sleep(PAUSE_S)
 
 
 def _note(seen: list[Any], what: Any) -> None:

@@ -18,7 +18,7 @@ import msgspec
 
 from litho import messages
 
-from .world import World
+from .world import PATIENCE, World
 
 _SO_ATTACH_FILTER, _SO_RCVBUFFORCE, _ETH_P_IP = 26, 33, 0x0800
 _FILTER = (
@@ -105,7 +105,7 @@ class Wire:
 
     def wait(self, condition: Callable[[], bool], what: str, timeout_s: float) -> None:
         """Wait until what was said fulfils `condition`."""
-        until = time.monotonic() + timeout_s
+        until = time.monotonic() + timeout_s * PATIENCE
         while not condition():
             assert time.monotonic() < until, f"nobody said on MQTT within {timeout_s} s: {what}"
             time.sleep(0.1)
