@@ -16,7 +16,7 @@ from pathlib import Path
 
 import msgspec
 
-from litho import __version__
+from litho import __version__, amounts
 from litho.errors import CancelledError, IntegrityError, LibraryError, LithoError
 from litho.job import Job
 from litho.library import FileRef, Library, Manifest, Part, Stage, check_name, files, verify
@@ -24,7 +24,6 @@ from litho.messages import OsFacts, Planned, Started, Succeeded
 from litho_agent import endpoints, hostfacts, pipeline
 from litho_agent.chunk.saver import ChunkSaver
 from litho_agent.disks import Hold, choose, facts, held, inventory
-from litho_agent.disks.disk import human
 from litho_agent.engines import tail
 from litho_agent.engines.base import Engine, Source
 from litho_agent.engines.choose import program_version
@@ -140,12 +139,13 @@ def check_room(library: Library, total: int, notes: list[str], *, packed: bool =
     free = library.free()
     if not shared and free < (total // _LEAST_SHARE if packed else total):
         raise LibraryError(
-            f"the library {library.root} has {human(free)} free, and {human(total)} of used data are to be captured",
+            f"the library {library.root} has {amounts.size(free)} free, and {amounts.size(total)} of used data are to be "
+            "captured",
             hint="free some space or prune old versions",
             code="library-full",
         )
     if free < total // 2:
-        notes.append(f"the library has only {human(free)} free for {human(total)} of used data")
+        notes.append(f"the library has only {amounts.size(free)} free for {amounts.size(total)} of used data")
 
 
 class _Saver:

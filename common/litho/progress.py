@@ -22,6 +22,8 @@ from typing import Annotated
 
 import msgspec
 
+from litho import amounts
+
 WINDOW_S = 10.0
 """Seconds over which the rate is taken."""
 LEAST_SPAN_S = 0.2
@@ -70,8 +72,7 @@ def limit(stages: tuple[StageRate, ...]) -> str:
     busiest = max(stages, key=lambda stage: stage.busy, default=None)
     if busiest is None or busiest.busy < BUSY or busiest.rate <= 0:
         return ""
-    rate = busiest.rate / 1e6
-    return f"limited by {busiest.name} {rate:.0f} MB/s" if rate >= 9.5 else f"limited by {busiest.name} {rate:.1f} MB/s"
+    return f"limited by {busiest.name} {amounts.rate(busiest.rate)}"
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True):

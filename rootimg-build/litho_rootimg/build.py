@@ -23,6 +23,7 @@ from pathlib import Path
 
 import msgspec
 
+from litho import amounts
 from litho.errors import ConfigError, RefusedError
 from litho_rootimg import agent, archive, base, contents, initrd, sbom, sources, stamps, tree
 
@@ -195,5 +196,5 @@ def table(out: Path) -> list[str]:
     rows = []
     for name, info in archive.walk(out):
         if (out / name).is_file():
-            rows.append(f"{info.st_size / 1024 / 1024:8.1f} MiB  {out / name}")
+            rows.append(f"{amounts.size(info.st_size):>10}  {out / name}")
     return rows

@@ -172,7 +172,7 @@ async def test_a_capture_says_which_disk_before_anything_and_the_worker_gets_tha
     move = ScriptedMove()
     code, lines = await do(CAPTURE, tmp_path, move)
     assert code == 0
-    assert lines[0] == f"capture /dev/sda, 8.0 GiB, ata, M, serial S1 as golden into the library {tmp_path}"
+    assert lines[0] == f"capture /dev/sda, 8.6 GB, ata, M, serial S1 as golden into the library {tmp_path}"
     assert lines[-1] == DONE
     assert move.orders[0].job == msgspec.structs.replace(CAPTURE, disk="/dev/sda")
     assert len(move.orders[0].owner.session) == 32
@@ -279,7 +279,7 @@ async def test_a_loop_disk_is_captured_and_restored_by_hand(tmp_path):
         assert kinds[0] == "note"
         assert kinds.index("planned") < kinds.index("started") < kinds.index("succeeded")
         assert "tick" in kinds
-        assert told[0]["text"].startswith(f"capture {source}, 96.0 MiB, loop")
+        assert told[0]["text"].startswith(f"capture {source}, 101 MB, loop")
         done = msgspec.convert({k: v for k, v in told[-1].items() if k != "type"} | {"type": "succeeded"}, Succeeded)
         assert (done.image, done.version) == ("golden", 1)
         assert done.used > 5 * MIB

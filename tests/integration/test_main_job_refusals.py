@@ -93,7 +93,7 @@ def test_a_disk_that_is_too_small_is_refused_before_the_first_write(bench, golde
         assert (done.code, done.result["touched"]) == ("disk-too-small", False)
         size = PLAIN_MIB // 2 * MIB
         assert done.reason.startswith(f"{disk} is too small: the image needs {(PLAIN_MIB - 3) * MIB} bytes (")
-        assert f"partition 1 ends there) and it has {size} (32.0 MiB): choose a larger disk" in done.reason
+        assert f"partition 1 ends there) and it has {size} (33.6 MB): choose a larger disk" in done.reason
         assert bench.reads("n06").startswith(f"partimage-ng: failed: {disk} is too small: the image needs ")
 
 

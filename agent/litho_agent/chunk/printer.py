@@ -6,6 +6,7 @@ from pathlib import Path
 
 import msgspec
 
+from litho import amounts
 from litho.errors import RefusedError
 from litho.job import Job
 from litho.library import Library, Manifest, Part
@@ -104,16 +105,10 @@ class ChunkPrinter:
         right = sum(receipt.right for receipt in self.receipts)
         total = right + sum(receipt.moved for receipt in self.receipts)
         if right * _WORTH_TELLING > total:
-            found.append(f"{share(right, total)} were already right")
+            found.append(f"{amounts.of(right, total)} were already right")
         if self._job.verify_target and self.parts:
             found.append(f"all of it was read back from the disk and is what {self._job.image} holds")
         if self._unfreed:
             numbers = ", ".join(str(number) for number in self._unfreed)
             found.append(f"the disk cannot {self._job.free} what is unused: it was left on partition {numbers}")
         return found
-
-
-def share(part: int, whole: int) -> str:
-    """`9.1 of 10.0 GB`. Pure."""
-    size, unit = (1e9, "GB") if whole >= 1e9 else (1e6, "MB")
-    return f"{part / size:.1f} of {whole / size:.1f} {unit}"

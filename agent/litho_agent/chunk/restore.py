@@ -21,6 +21,7 @@ from pathlib import Path
 import msgspec
 from blake3 import blake3
 
+from litho import amounts
 from litho.errors import DiskError
 from litho.job import Free
 from litho.library.chunks.index import Index
@@ -55,7 +56,7 @@ class Restored(msgspec.Struct, frozen=True, kw_only=True):
 
     def sentence(self) -> str:
         """What a person is told."""
-        return f"{self.right / 1e9:.1f} of {self.total / 1e9:.1f} GB were already right, {self.written / 1e9:.1f} GB written"
+        return f"{amounts.of(self.right, self.total)} were already right, {amounts.size(self.written)} written"
 
 
 def restore_partition(

@@ -10,6 +10,7 @@ from typing import Literal
 
 import msgspec
 
+from litho import amounts
 from litho.messages import DiskFacts
 
 Transport = Literal[
@@ -131,19 +132,9 @@ def facts(disk: Disk) -> DiskFacts:
     )
 
 
-def human(size: int) -> str:
-    """`size` bytes for people, in binary units: `1.5 GiB`."""
-    value = float(size)
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
-        if value < 1024:
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1024
-    return f"{value:.1f} PiB"
-
-
 def described(disk: Disk) -> str:
     """One line by which a person finds the disk: name, size, model and serial."""
-    words = [disk.path, human(disk.size) if disk.size else "no medium", disk.transport]
+    words = [disk.path, amounts.size(disk.size) if disk.size else "no medium", disk.transport]
     if disk.model:
         words.append(disk.model)
     if disk.serial:

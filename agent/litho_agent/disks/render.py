@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import msgspec
 
+from litho.amounts import size
 from litho_agent.disks.choose import Choice
-from litho_agent.disks.disk import Disk, human
+from litho_agent.disks.disk import Disk
 
 _COLUMNS = ("NAME", "SIZE", "SECTOR", "TRANSPORT", "MODEL", "SERIAL", "WWN", "ON IT")
 
@@ -44,7 +45,7 @@ def as_text(inventory: Sequence[Disk], choice: Choice | None = None) -> str:
 def _row(disk: Disk) -> tuple[str, ...]:
     return (
         disk.name,
-        human(disk.size) if disk.size else "-",
+        size(disk.size) if disk.size else "-",
         f"{disk.logical}/{disk.physical}",
         disk.transport + (" removable" if disk.removable else "") + (" ro" if disk.read_only else ""),
         disk.model or "-",

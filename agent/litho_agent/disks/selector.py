@@ -16,8 +16,9 @@ from typing import Literal, get_args
 
 import msgspec
 
+from litho import amounts
 from litho.errors import UsageError
-from litho_agent.disks.disk import Disk, Transport, human
+from litho_agent.disks.disk import Disk, Transport
 
 Kind = Literal["name", "path", "serial", "wwn", "model", "size>=", "size<=", "transport"]
 
@@ -61,7 +62,7 @@ class Term(msgspec.Struct, frozen=True):
             return "" if disk.transport == value else f"its transport is {disk.transport}, not {value}"
         fits = disk.size >= self.size if self.kind == "size>=" else disk.size <= self.size
         word = "less" if self.kind == "size>=" else "more"
-        return "" if fits else f"it has {human(disk.size)}, {word} than {value}"
+        return "" if fits else f"it has {amounts.size(disk.size)}, {word} than {value}"
 
 
 class Selector(msgspec.Struct, frozen=True):

@@ -17,9 +17,9 @@ from collections.abc import Collection
 
 import msgspec
 
+from litho import amounts
 from litho.errors import RefusedError
 from litho.job import Fit
-from litho_agent.disks.disk import human
 from litho_agent.layout.table import Partition, Table, check
 
 _ALIGN = 1024 * 1024
@@ -123,7 +123,7 @@ def _grow(table: Table, usable: int, growable: Collection[int], notes: list[str]
         grown = _replaced(grown, frame.number, end)
     check(grown)
     before, after = table.size_bytes(last), grown.size_bytes(grown.partition(last.number))
-    notes.append(f"partition {last.number} was grown from {human(before)} to {human(after)}")
+    notes.append(f"partition {last.number} was grown from {amounts.size(before)} to {amounts.size(after)}")
     return Fitted(table=grown, grown=last.number, notes=tuple(notes))
 
 
@@ -138,7 +138,8 @@ def _replaced(table: Table, number: int, end: int) -> Table:
 
 def _too_small(needed: int, has: int, target: str, why: str) -> RefusedError:
     return RefusedError(
-        f"{target} is too small: the image needs {needed} bytes ({human(needed)}; {why}) and it has {has} ({human(has)})",
+        f"{target} is too small: the image needs {needed} bytes ({amounts.size(needed)}; {why}) "
+        f"and it has {has} ({amounts.size(has)})",
         hint="choose a larger disk, or make the partition smaller on the source and capture it again",
         code="disk-too-small",
     )

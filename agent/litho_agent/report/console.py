@@ -1,6 +1,6 @@
 """News for the person at the console: a live line on a terminal, plain lines elsewhere, JSON lines for programs.
 
-The live line is drawn over itself (`partition 1 of 3  [####-----]  42%  1.2 GiB of 2.9 GiB  110 MiB/s  0:15 left`);
+The live line is drawn over itself (`partition 1 of 3  [####-----]  42%  1.2 GB of 2.9 GB  110 MB/s  0:15 left`);
 whatever else is said first wipes it and lets it reappear below. Where the output is no terminal (a serial console's log, a
 pipe) a line appears every `PLAIN_S` seconds and at every change of phase.
 
@@ -19,6 +19,7 @@ from typing import IO
 
 import msgspec
 
+from litho import amounts
 from litho.messages import Failed, Planned, Started, Stopped, Succeeded
 from litho.progress import Progress
 from litho_agent.mover import Note, Tick
@@ -28,20 +29,11 @@ PLAIN_S = 5.0
 """Seconds between two lines of progress where there is no terminal."""
 
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u200b-\u200f\u202a-\u202e\u2066-\u2069]+")
-_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
 def plain(text: str) -> str:
     """`text` on one line, without anything that a terminal would obey."""
     return _UNPRINTABLE.sub(" ", text).strip()
-
-
-def amount(count: float) -> str:
-    """Bytes for a person: `512 B`, `1.4 GiB`."""
-    value, unit = float(max(0.0, count)), 0
-    while value >= 1024 and unit < len(_UNITS) - 1:
-        value, unit = value / 1024, unit + 1
-    return f"{value:.0f} {_UNITS[unit]}" if unit == 0 or value >= 100 else f"{value:.1f} {_UNITS[unit]}"
 
 
 def span(seconds: float) -> str:
@@ -63,8 +55,8 @@ def where(progress: Progress) -> str:
 
 def figures(progress: Progress) -> str:
     """Bytes, rate, time left, and what limits the rate."""
-    moved = amount(progress.done) + (f" of {amount(progress.total)}" if progress.total else "")
-    rate = f"{amount(progress.rate)}/s"
+    moved = amounts.size(progress.done) + (f" of {amounts.size(progress.total)}" if progress.total else "")
+    rate = f"{amounts.rate(progress.rate)}"
     left = f"{span(progress.eta_s)} left" if progress.eta_s is not None else f"{span(progress.elapsed_s)} so far"
     limited = f"  {plain(progress.limit)}" if progress.limit else ""
     return f"{moved}  {rate}  {left}{limited}"
@@ -90,16 +82,21 @@ def sentence(message: Message) -> list[str]:
                 for name, value in (("serial", disk.serial), ("wwn", disk.wwn), ("model", disk.model))
                 if value
             )
-            first = f"plan: disk {disk.path}  {amount(disk.size)}{'  ' + known if known else ''}"
-            return [first, *(f"  - {step}" for step in message.steps), f"  in all {amount(message.total)} of used data"]
+            first = f"plan: disk {disk.path}  {amounts.size(disk.size)}{'  ' + known if known else ''}"
+            return [
+                first,
+                *(f"  - {step}" for step in message.steps),
+                f"  in all {amounts.size(message.total)} of used data",
+            ]
         case Started():
             return ["started"]
         case Note():
             return [f"note: {message.text}"]
         case Succeeded():
-            rate = f", {amount(message.used / message.seconds)}/s" if message.seconds > 0 else ""
+            rate = f", {amounts.rate(message.used / message.seconds)}" if message.seconds > 0 else ""
             done = (
-                f"done: {message.image}:{message.version}  {amount(message.used)} used, {amount(message.stored)} in the library, "
+                f"done: {message.image}:{message.version}  {amounts.size(message.used)} used, "
+                f"{amounts.size(message.stored)} in the library, "
                 f"{span(message.seconds)}{rate}{_lost(message.lost)}"
             )
             return [done, *(f"note: {note}" for note in message.notes)]
@@ -114,7 +111,7 @@ def sentence(message: Message) -> list[str]:
 
 
 def _lost(count: int) -> str:
-    return f"; {amount(count)} of the source could not be read" if count else ""
+    return f"; {amounts.size(count)} of the source could not be read" if count else ""
 
 
 class Console:

@@ -63,7 +63,7 @@ def _size(value: Any) -> str:
 
 
 def _disks(value: Any) -> list[str]:
-    """Those that have a medium: `sda 447 GiB`."""
+    """Those that have a medium: `sda 480 GB`."""
     found = []
     for one in value if isinstance(value, list) else []:
         size = _size(one.get("size")) if isinstance(one, dict) else ""

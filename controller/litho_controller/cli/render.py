@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from litho import amounts
 from litho.task import State
 from litho_controller.api import TaskView
 from litho_controller.api_health import HealthView
@@ -19,7 +20,7 @@ from litho_controller.api_health import HealthView
 if TYPE_CHECKING:
     from rich.table import Table
 
-_UNITS = ("KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
+size = amounts.size
 
 COLOURS = {
     State.QUEUED: "dim",
@@ -39,20 +40,9 @@ def clean(text: str) -> str:
     return " ".join("".join(char if char.isprintable() else " " for char in text).split())
 
 
-def size(count: float) -> str:
-    """Bytes: `0 B`, `812 KiB`, `1.4 GiB`."""
-    if count < 1024:
-        return f"{count:.0f} B"
-    for unit in _UNITS:
-        count /= 1024
-        if count < 1024 or unit == _UNITS[-1]:
-            break
-    return f"{count:.1f} {unit}" if count < 100 else f"{count:.0f} {unit}"
-
-
 def rate(bytes_a_second: float) -> str:
-    """`85 MiB/s`, or nothing while there is none."""
-    return f"{size(bytes_a_second)}/s" if bytes_a_second > 0 else ""
+    """`85.0 MB/s`, or nothing while there is none."""
+    return amounts.rate(bytes_a_second) if bytes_a_second > 0 else ""
 
 
 def duration(seconds: float) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from aiohttp import web
 
-from litho import nodestat
+from litho import amounts, nodestat
 from litho_controller import api
 from litho_controller.store import tasks as rows_of
 from litho_controller.web.desk import DESK, answer, expand, json_of
@@ -30,7 +30,7 @@ def facts(inventory: dict[str, Any] | None) -> tuple[tuple[str, str], ...]:
         found.append(("CPU", f"{count if isinstance(count, int) else '?'} x {_text(cpu.get('model'))}"))
     memory = inventory.get("memory")
     if isinstance(memory, int) and memory > 0:
-        found.append(("Memory", f"{memory >> 20} MB"))
+        found.append(("Memory", amounts.size(memory)))
     found.append(("Architecture", _text(inventory.get("arch"))))
     cards = inventory.get("nics")
     if isinstance(cards, list):

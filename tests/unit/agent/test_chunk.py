@@ -16,7 +16,6 @@ from litho_agent.chunk import crew
 from litho_agent.chunk.capture import save_partition
 from litho_agent.chunk.delta import PROBE_EVERY, SAMPLES, Chooser, spread
 from litho_agent.chunk.device import Device, UnreadableError, page_buffer
-from litho_agent.chunk.printer import share
 from litho_agent.chunk.readback import read_back, require_same
 from litho_agent.chunk.restore import restore_partition
 from litho_agent.chunk.usage import whole_map
@@ -302,18 +301,6 @@ def test_a_cancelled_capture_does_not_wait_for_its_units(tmp_path, store):
     data = patterned(source, 16 * MB)
     with pytest.raises(CancelledError):
         save(store, source, UsedMap([(0, len(data))], len(data)), level=19, cancelled=lambda: True)
-
-
-@pytest.mark.parametrize(
-    ("part", "whole", "text"),
-    [
-        (9_100_000_000, 10_000_000_000, "9.1 of 10.0 GB"),
-        (21_300_000, 24_100_000, "21.3 of 24.1 MB"),
-        (0, 0, "0.0 of 0.0 MB"),
-    ],
-)
-def test_shares_are_told_in_units_that_fit(part, whole, text):
-    assert share(part, whole) == text
 
 
 def test_a_pack_is_read_back_as_it_lies_and_a_flipped_bit_in_it_is_found(tmp_path, store):

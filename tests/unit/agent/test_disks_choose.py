@@ -76,8 +76,8 @@ def test_two_nvme_with_content_have_no_order_so_a_capture_lists_them() -> None:
         choose(TWINS, "", "capture").require()
     assert caught.value.code == "disk-ambiguous"
     assert caught.value.message == (
-        "2 NVMe disks carry something that could be captured: /dev/nvme0n1, 465.7 GiB, nvme, SAMSUNG MZVL2512, "
-        "serial S3Z1NX0K1; /dev/nvme1n1, 465.7 GiB, nvme, SAMSUNG MZVL2512, serial S3Z1NX0K12"
+        "2 NVMe disks carry something that could be captured: /dev/nvme0n1, 500 GB, nvme, SAMSUNG MZVL2512, "
+        "serial S3Z1NX0K1; /dev/nvme1n1, 500 GB, nvme, SAMSUNG MZVL2512, serial S3Z1NX0K12"
     )
     assert caught.value.hint == "name one with litho.disk=, best by its serial"
 
@@ -199,7 +199,7 @@ def test_a_name_that_is_absent_is_an_error_and_never_another_disk(action: str) -
     choice = choose((disk("sda", content=True),), "sdb", action)
     assert choice.disk is None
     assert choice.message == "no disk of this machine is sdb"
-    assert choice.hint == "it has /dev/sda, 465.7 GiB, ata"
+    assert choice.hint == "it has /dev/sda, 500 GB, ata"
 
 
 def test_a_partition_that_is_named_is_told_from_a_missing_disk() -> None:

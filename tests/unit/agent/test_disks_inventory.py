@@ -299,7 +299,7 @@ def test_the_table_and_the_json_explain_every_disk(tree: Tree) -> None:
     choice = choose(disks, "", "capture")
     lines = render.as_text(disks, choice).splitlines()
     assert lines[0].split() == ["NAME", "SIZE", "SECTOR", "TRANSPORT", "MODEL", "SERIAL", "WWN", "ON", "IT"]
-    assert "nvme0n1  476.9 GiB" in lines[1]
+    assert "nvme0n1  512 GB" in lines[1]
     assert "nvme0n1:gpt" in lines[1]
     assert lines[4].startswith("chosen  nvme0n1  it is the first in the order")
     assert lines[5].startswith("not     sda      it is a USB disk")

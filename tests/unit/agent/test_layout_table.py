@@ -212,7 +212,7 @@ def test_a_disk_that_is_too_small_is_refused_with_the_numbers() -> None:
         plan_fit(simple(), source_size=10**9, target_size=exact - 512, target_sector=512, target="/dev/sda")
     assert caught.value.code == "disk-too-small"
     assert caught.value.message == (
-        "/dev/sda is too small: the image needs 32505856 bytes (31.0 MiB; partition 2 ends there) and it has 32505344 (31.0 MiB)"
+        "/dev/sda is too small: the image needs 32505856 bytes (32.5 MB; partition 2 ends there) and it has 32505344 (32.5 MB)"
     )
     with pytest.raises(RefusedError, match=f"needs {exact + 33 * 512} bytes"):
         plan_fit(simple("gpt"), source_size=10**9, target_size=exact, target_sector=512)
@@ -238,7 +238,7 @@ def test_only_the_last_partition_grows_and_only_when_it_can() -> None:
     )
     assert grown.grown == 2
     assert grown.table.partition(2).end + 1 == 99 * MIB // 512
-    assert grown.notes == ("partition 2 was grown from 20.0 MiB to 88.0 MiB",)
+    assert grown.notes == ("partition 2 was grown from 21.0 MB to 92.3 MB",)
     kept = plan_fit(simple("gpt"), source_size=MIB, target_size=100 * MIB, target_sector=512, fit="grow", growable=[1])
     assert kept.grown is None
     assert kept.notes == (

@@ -140,7 +140,7 @@ def test_a_stage_is_rated_by_the_seconds_in_which_it_works():
     rates = _rates(meter, now=2.0)
     assert rates["compress"] == StageRate(name="compress", rate=400e6, busy=0.5)
     assert rates["library write"] == StageRate(name="library write", rate=56e6, busy=1.0)
-    assert meter.read(now=2.0).limit == "limited by library write 56 MB/s"
+    assert meter.read(now=2.0).limit == "limited by library write 56.0 MB/s"
 
 
 def test_what_a_stage_did_long_ago_does_not_count():

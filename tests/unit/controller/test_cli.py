@@ -228,8 +228,8 @@ def test_nodeset_watch_follows_to_the_end_with_plain_lines_when_nobody_looks(dae
     assert out.splitlines() == [
         "n01: image golden",
         "n01: capture golden armed",
-        "n01: capture golden running: partition, 42%, 100 MiB/s, 6s left",
-        "n01: capture golden:3 succeeded: 1.0 GiB in 10s (102 MiB/s), 400 MiB stored in the library",
+        "n01: capture golden running: partition, 42%, 105 MB/s, 6s left",
+        "n01: capture golden:3 succeeded: 1.1 GB in 10s (107 MB/s), 419 MB stored in the library",
         "n01: note: one bad sector",
     ]
 
@@ -315,8 +315,8 @@ def test_on_a_terminal_bars_move_and_the_end_stays_above_them(daemon, tmp_path):
     play(daemon, "7", RUNNING, RUNNING, ENDED)
     shown = in_terminal("task", "watch", "7")
     assert "n01 capture golden" in shown
-    assert "42%" in shown and "430 MiB of 1.0 GiB" in shown
-    assert "succeeded: 1.0 GiB in 10s" in shown
+    assert "42%" in shown and "451 MB of 1.1 GB" in shown
+    assert "succeeded: 1.1 GB in 10s" in shown
 
 
 def in_terminal(*words):
@@ -390,16 +390,16 @@ def test_tasks_are_listed_with_bytes_rate_and_time(daemon, litho):
     assert code == 0
     assert daemon.requests[0].query == {"node": "n01", "state": "running", "active": "1", "limit": "3"}
     _, running, ended, failed = out.splitlines()
-    assert "42  430 MiB" in running and "running: partition" in running
+    assert "42  451 MB" in running and "running: partition" in running
     assert re.split(r"\s{2,}", ended.strip()) == [
         "7",
         "n01",
         "capture",
         "golden:3",
         "100",
-        "1.0 GiB",
-        "400 MiB",
-        "102 MiB/s",
+        "1.1 GB",
+        "419 MB",
+        "107 MB/s",
         "10s",
         "succeeded",
     ]
@@ -460,7 +460,7 @@ def test_image_ls_and_show(daemon, litho):
     out = litho("image ls")[1]
     assert "2*" in out and "a=b" in out and "unreadable: its manifest is damaged" in out
     out = litho("image show golden")[1]
-    assert "sda, 8.0 GiB, QEMU [red], S1" in out and "golden.v2-sda1.partclone.zst" in out and "swap" in out
+    assert "sda, 8.6 GB, QEMU [red], S1" in out and "golden.v2-sda1.partclone.zst" in out and "swap" in out
     assert msgspec.json.decode(litho("image show golden --json")[1], type=Manifest) == MANIFEST
 
 
@@ -486,7 +486,7 @@ def test_image_show_says_what_could_not_be_read_and_where(daemon, litho):
     daemon["GET /v1/images/golden"] = msgspec.structs.replace(MANIFEST, parts=(hurt, MANIFEST.parts[1]))
     daemon["GET /v1/library/health"] = Health()
     out = litho("image show golden")[1]
-    assert "4.0 KiB of the source could not be read" in out
+    assert "4.1 kB of the source could not be read" in out
     rows = [line.split() for line in out[out.index("LOST AT BYTE") :].splitlines()[1:]]
     assert rows == [["1", "4096", "512"], ["1", "65536", "1024"], ["1", "and", "3", "more", "2560"]]
     daemon["GET /v1/images/golden"] = MANIFEST
@@ -495,7 +495,7 @@ def test_image_show_says_what_could_not_be_read_and_where(daemon, litho):
 
 def test_the_last_line_of_a_capture_says_how_much_could_not_be_read():
     told = live.end_lines(msgspec.structs.replace(ENDED, result={"lost": 8192, "notes": ["n"]}))
-    assert told[0].endswith(" stored in the library, with 8.0 KiB that could not be read")
+    assert told[0].endswith(" stored in the library, with 8.2 kB that could not be read")
     assert told[1:] == ["n01: note: n"]
 
 
@@ -505,7 +505,7 @@ def test_image_verify_shows_how_far_it_is_and_ends_with_7_when_something_is_dama
     )
     code, out, err = litho("image verify golden")
     assert (code, err) == (0, "")
-    assert out.splitlines() == ["verify golden: 50% of 1.0 KiB", "verify golden: 100% of 1.0 KiB", "golden is whole"]
+    assert out.splitlines() == ["verify golden: 50% of 1.0 kB", "verify golden: 100% of 1.0 kB", "golden is whole"]
     damage = [{"file": "x", "sentence": "the file x is damaged"}]
     daemon["POST /v1/images/golden%3A1/verify"] = Lines([{"problems": damage}])
     code, out, err = litho("image verify golden:1 --deep")

@@ -47,8 +47,8 @@ def test_a_machine_is_a_row_that_a_person_can_find_in_the_rack():
             "1m 00s ago",
             "Dell Inc. PowerEdge R650",
             "64",
-            "256 GiB",
-            "sda 447 GiB, nvme0n1 3.5 TiB",
+            "275 GB",
+            "sda 480 GB, nvme0n1 3.8 TB",
         )
     ]
 
