@@ -113,6 +113,7 @@ def _capture(order: WorkOrder, library: Library, teller: Teller) -> Succeeded:
                 labels=job.labels,
                 notes=tuple(text[:256] for text in notes),
             )
+            manifest = chunks.with_parent(library, manifest)
             _read_back(stage, manifest, teller)
             check_cancelled(teller)
             teller.enter("publish")

@@ -225,6 +225,10 @@ class ImageView(msgspec.Struct, frozen=True, kw_only=True):
     """UTC, as the manifest has it: `2026-11-22T16:00:00Z`."""
     used: int = 0
     stored: int = 0
+    parent: str = ""
+    """The version that it came from, `golden:3`, as far as chunks tell; empty for none."""
+    shared: int = 0
+    """Bytes of used data that lie in the same chunks at the same places in the parent."""
     parts: int = 0
     node: str = ""
     """Which node it was captured from."""

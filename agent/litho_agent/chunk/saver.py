@@ -5,20 +5,25 @@ One partition goes after the other: the workers of one use all cores and the who
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
 import msgspec
 
+from litho.errors import LithoError
 from litho.job import Job
-from litho.library import Part, Stage
+from litho.library import Library, Manifest, Part, Stage
+from litho.library.chunks import parent
 from litho.messages import Receipt
 from litho_agent.chunk.adapter import ChunkCapture
 from litho_agent.gauges import Gauge
 from litho_agent.survey import Piece
 from litho_agent.telling import Teller, check_cancelled
 from litho_agent.transfer import Cancelled, Watch
+
+log = logging.getLogger("litho_agent.chunk")
 
 
 class ChunkSaver:
@@ -72,6 +77,25 @@ class ChunkSaver:
             self.notes.append(sentence)
             teller.note(sentence)
         self._chunks.check(tick)
+
+    def with_parent(self, library: Library, manifest: Manifest) -> Manifest:
+        """`manifest`, whose indexes are written and which is not published yet, with the version that it came from, if any.
+
+        It is a fact for people: a capture does not fail for want of it.
+        """
+        if not any(receipt.right for receipt in self.receipts):
+            # The library had nothing of it, so no version has.
+            return manifest
+        try:
+            found = parent.find(library, manifest)
+        except LithoError as exc:
+            log.info("no parent was looked for: %s", exc.message)
+            return manifest
+        if found is None:
+            return manifest
+        return msgspec.structs.replace(
+            manifest, parent=found.version, parent_image=found.image, shared=min(found.shared, manifest.used)
+        )
 
     def __enter__(self) -> Self:
         return self

@@ -113,7 +113,11 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     parts: tuple[Part, ...]
     os: OsFacts = OsFacts()
     parent: Count = 0
-    """The version that this one was made from; 0 for none."""
+    """The version that this one came from, as far as chunks tell (`litho.library.chunks.parent`); 0 for none."""
+    parent_image: Short = ""
+    """Its image; empty for none."""
+    shared: Count = 0
+    """Bytes of used data in chunks that are the same, and at the same place, in the parent."""
     labels: dict[Short, Short] = {}
     notes: tuple[Short, ...] = ()
 
@@ -239,6 +243,10 @@ def _check(manifest: Manifest, name: str, version: int, where: str) -> None:
                 code="bad-manifest",
             )
         seen.add(ref.file)
+    if bool(manifest.parent) != bool(manifest.parent_image) or (
+        manifest.parent and not names.is_name(manifest.parent_image)
+    ):
+        raise LibraryError(f"the manifest {where} names a parent that cannot be", code="bad-manifest")
     numbers = [part.number for part in manifest.parts]
     if len(set(numbers)) != len(numbers):
         raise LibraryError(f"the manifest {where} names a partition twice", code="bad-manifest")

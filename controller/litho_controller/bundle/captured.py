@@ -46,6 +46,8 @@ def renamed(manifest: Manifest, name: str, version: int) -> Manifest:
         image=name,
         version=version,
         parent=0,
+        parent_image="",
+        shared=0,
         task="",
         table_dump=moved(manifest.table_dump),
         head=moved(manifest.head),

@@ -86,6 +86,7 @@ def show(session: Session, ref: str, as_json: bool) -> None:
         ("system", f"{manifest.os.distro} {manifest.os.arch}".strip()),
         ("used", render.size(manifest.used)),
         ("stored", render.size(manifest.stored)),
+        ("parent", _parent(manifest)),
         ("lost", f"{render.size(manifest.lost)} of the source could not be read" if manifest.lost else ""),
         ("damaged", session.client.library_health().of(manifest.image, manifest.version)),
         *((f"label {key}", value) for key, value in sorted(manifest.labels.items())),
@@ -112,6 +113,14 @@ def show(session: Session, ref: str, as_json: bool) -> None:
     if manifest.lost:
         click.echo()
         session.print_table(_lost_places(manifest))
+
+
+def _parent(manifest: Manifest) -> str:
+    """Where it came from, as far as chunks tell."""
+    if not manifest.parent:
+        return ""
+    counts = f"{render.size(manifest.shared)} of {render.size(manifest.used)}"
+    return f"{manifest.parent_image}:{manifest.parent}, which has {counts} as well"
 
 
 def _lost_places(manifest: Manifest) -> render.Grid:

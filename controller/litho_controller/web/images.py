@@ -67,6 +67,8 @@ def _view(library: Library, ref: ImageRef, *, current: bool) -> api.ImageView:
         created=manifest.created,
         used=manifest.used,
         stored=manifest.stored,
+        parent=f"{manifest.parent_image}:{manifest.parent}" if manifest.parent else "",
+        shared=manifest.shared,
         parts=len(manifest.parts),
         node=manifest.node,
         os=" ".join(word for word in (manifest.os.vers or manifest.os.name, manifest.os.arch) if word),

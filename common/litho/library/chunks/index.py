@@ -17,6 +17,7 @@ from __future__ import annotations
 import struct
 from array import array
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import msgspec
 from blake3 import blake3
@@ -32,9 +33,36 @@ MAX_BYTES = 4 * 1024**3
 
 _MAGIC = b"LITHOIX\x01"
 _HEAD = struct.Struct("<8sHHIQQQQQ32s")
-_HEADER = _HEAD.size + HASH
+HEADER = _HEAD.size + HASH
+"""Bytes of the header."""
 _ROOT = struct.Struct("<24sIQQQ")
 _ROOT_NAME = b"lithograph chunk root 1"
+
+
+class Head(NamedTuple):
+    """The header of an index, as far as it says where the columns lie."""
+
+    grain: int
+    size: int
+    used: int
+    extents: int
+    chunks: int
+    packs: int
+
+    @property
+    def numbers_at(self) -> int:
+        """Where the column of numbers begins; those behind it follow."""
+        return HEADER + 16 * self.extents
+
+    @property
+    def digests_at(self) -> int:
+        """Where the column of hashes begins."""
+        return self.numbers_at + 4 * self.chunks
+
+    @property
+    def bytes(self) -> int:
+        """Of the whole file."""
+        return self.digests_at + (HASH + 4) * self.chunks + ID * self.packs
 
 
 class Index(msgspec.Struct, frozen=True, kw_only=True):
@@ -136,14 +164,28 @@ def dump(index: Index) -> bytes:
     return b"".join((head, blake3(head).update(body).digest(), body))
 
 
+def read_head(data: bytes, *, what: str, file_bytes: int) -> Head:
+    """The header of an index of which `file_bytes` are there, for who reads it piece by piece; `what` names it in errors.
+
+    Raises IntegrityError when it is no index or has not as many bytes as it says.
+    """
+    if len(data) < HEADER:
+        raise _damaged(what, "it is cut")
+    magic, version, _, grain, size, used, extents, chunks, packs, _ = _HEAD.unpack_from(data)
+    found = Head(grain, size, used, extents, chunks, packs)
+    if (magic, version) != (_MAGIC, VERSION) or found.bytes != file_bytes or not 512 <= found.grain <= MAX_CHUNK:
+        raise _damaged(what, "it is no index of this format, or is cut")
+    return found
+
+
 def parse(data: bytes, *, what: str, expect_root: bytes = b"") -> Index:
     """The index in `data`; `what` names it in errors, `expect_root` is what the manifest says of it.
 
     Raises IntegrityError when its bytes are not what was written, LibraryError when it is of a newer format.
     """
     view = memoryview(data)
-    head, body = view[: _HEAD.size], view[_HEADER:]
-    if len(data) < _HEADER or blake3(head).update(body).digest() != data[_HEAD.size : _HEADER]:
+    head, body = view[: _HEAD.size], view[HEADER:]
+    if len(data) < HEADER or blake3(head).update(body).digest() != data[_HEAD.size : HEADER]:
         raise _damaged(what, "its hash is not what it says")
     magic, version, _, grain, size, used_bytes, n_extents, n_chunks, n_packs, said = _HEAD.unpack(head)
     if magic != _MAGIC:

@@ -1,0 +1,246 @@
+"""From which version an image came, and how much it shares with it: for people who look at a library.
+
+What a capture stores does not depend on it: every chunk is looked up among all that the library has. So the parent is found
+afterwards, in the indexes alone, without reading a byte of the disk:
+
+* by name: the newest earlier version of the same image, if it has anything in common;
+* else by sampling: up to 256 chunks, spread evenly over all that is not zeros, are held against other images at the same places.
+  The version that has most of them is the parent if it has an eighth at least; of two with as many, the newer of an image.
+
+Only a version whose partitions have the same numbers and grids can be a parent. How much is shared is counted exactly, chunk by
+chunk, in slices: an index may be hundreds of megabytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from array import array
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple, Self
+
+import msgspec
+from blake3 import blake3
+
+from litho.errors import IntegrityError, LithoError
+from litho.library import files
+from litho.library.chunks import index as indexes
+from litho.library.chunks.pack import HASH
+from litho.library.chunks.scrub import ENGINE
+from litho.library.chunks.usedmap import UsedMap, little
+from litho.library.manifest import Manifest, Part
+from litho.library.names import ImageRef
+from litho.library.shelf import Library
+
+SAMPLES = 256
+LEAST = 8
+"""One of so many samples must be in a parent that does not have the image's name."""
+_FIRST_LOOK = 32
+"""Samples by which most strangers are told."""
+_LOOKED_AT = 128
+"""Versions that are held against the samples at most, each image's newest first."""
+_SLICE = 8192
+"""Chunks that are compared at a time."""
+
+
+class Parent(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a version came from."""
+
+    image: str
+    version: int
+    shared: int
+    """Bytes of used data in chunks that are the same and at the same place."""
+
+
+class Sample(NamedTuple):
+    """A chunk of the new version."""
+
+    part: int
+    number: int
+    """Its place on the partition's grid."""
+    digest: bytes
+
+
+# ---------------------------------------------------------------- rules
+
+
+def spread(counts: Sequence[int], samples: int = SAMPLES) -> list[tuple[int, int]]:
+    """At most `samples` places `(which, place)`, spread evenly over several rows with so many places each. Pure."""
+    total = sum(counts)
+    wanted = min(samples, total)
+    found, before, which = [], 0, 0
+    for i in range(wanted):
+        # The middle of the i-th of `wanted` equal stretches.
+        at = (2 * i + 1) * total // (2 * wanted)
+        while at - before >= counts[which]:
+            before += counts[which]
+            which += 1
+        found.append((which, at - before))
+    return found
+
+
+def best(hits: Iterable[tuple[ImageRef, int]], samples: int, *, named: bool) -> ImageRef | None:
+    """The version with most samples, the first of those with as many; None when no one has enough. Pure."""
+    least = 1 if named else max(1, -(-samples // LEAST))
+    found: ImageRef | None = None
+    most = least - 1
+    for ref, count in hits:
+        if count > most:
+            found, most = ref, count
+        if most == samples:
+            break
+    return found
+
+
+def newest_first(versions: dict[str, list[int]]) -> list[ImageRef]:
+    """Every image's newest version, then every image's second newest, and so on. Pure."""
+    rounds = max((len(one) for one in versions.values()), default=0)
+    ordered = {name: sorted(one, reverse=True) for name, one in sorted(versions.items())}
+    return [ImageRef(name, one[i]) for i in range(rounds) for name, one in ordered.items() if i < len(one)]
+
+
+# ---------------------------------------------------------------- the look
+
+
+def find(library: Library, manifest: Manifest) -> Parent | None:
+    """The parent of a version that is being made: its indexes lie in the library under their `.part` names.
+
+    A version that cannot be read is no parent. Raises LibraryError, IntegrityError when the new version's own indexes cannot
+    be read.
+    """
+    with contextlib.ExitStack() as opened:
+        mine = {
+            part.number: opened.enter_context(_Columns(library, part, staged=True))
+            for part in manifest.parts
+            if part.engine == ENGINE and part.data is not None
+        }
+        samples = list(_samples(mine))
+        versions = {name: library.versions(name) for name in library.images()}
+        own = [number for number in versions.pop(manifest.image, []) if number < manifest.version]
+        named = [ImageRef(manifest.image, max(own))] if own else []
+        found = best(_hits(library, named, samples), len(samples), named=True) or best(
+            _hits(library, newest_first(versions)[:_LOOKED_AT], samples), len(samples), named=False
+        )
+        if found is None:
+            return None
+        with contextlib.suppress(LithoError):
+            return Parent(image=found.name, version=found.version, shared=_shared(library, found, mine))
+    return None
+
+
+def _samples(mine: dict[int, _Columns]) -> Iterator[Sample]:
+    numbers = list(mine)
+    for which, place in spread([mine[number].head.chunks for number in numbers]):
+        columns = mine[numbers[which]]
+        one = Sample(numbers[which], columns.number(place), columns.digest(place))
+        if one.digest != columns.zeros:
+            yield one
+
+
+def _hits(library: Library, refs: Iterable[ImageRef], samples: list[Sample]) -> Iterator[tuple[ImageRef, int]]:
+    """How many samples each version has at the same places."""
+    # Evenly spread as well, so that a change at one end of the disk is no reason to turn a parent down.
+    first = samples[:: max(1, len(samples) // _FIRST_LOOK)]
+    for ref in refs if samples else ():
+        with contextlib.suppress(LithoError), contextlib.ExitStack() as opened:
+            theirs: dict[int, _Columns] = {}
+            for part in library.manifest(ref).parts:
+                if part.engine == ENGINE and part.data is not None:
+                    theirs[part.number] = opened.enter_context(_Columns(library, part))
+            if any(theirs[one.part].has(one) for one in first if one.part in theirs):
+                yield ref, sum(theirs[one.part].has(one) for one in samples if one.part in theirs)
+
+
+def _shared(library: Library, ref: ImageRef, mine: dict[int, _Columns]) -> int:
+    total = 0
+    for part in library.manifest(ref).parts:
+        if part.number in mine and part.engine == ENGINE and part.data is not None:
+            with _Columns(library, part) as theirs:
+                theirs.check()
+                total += _same_used(mine[part.number], theirs)
+    return total
+
+
+def _same_used(mine: _Columns, theirs: _Columns) -> int:
+    """Bytes of used data in my chunks that the other has at the same place."""
+    if mine.head.grain != theirs.head.grain:
+        return 0
+    grain, used = mine.head.grain, mine.used()
+    same = mine.head.used
+    others = theirs.rows()
+    number, digest = next(others, (-1, b""))
+    for place, mark in mine.rows():
+        while 0 <= number < place:
+            number, digest = next(others, (-1, b""))
+        if number != place or digest != mark:
+            same -= sum(extent.size for extent in used.within(place * grain, (place + 1) * grain))
+    return same
+
+
+class _Columns:
+    """The index of a partition, read piece by piece. A context manager."""
+
+    def __init__(self, library: Library, part: Part, *, staged: bool = False) -> None:
+        assert part.data is not None  # noqa: S101 - asked by the callers
+        self._what = f"the index {part.data.file}"
+        self._root = library.root
+        with files.telling(library.root):
+            self._fd = os.open(Path(library.root / (part.data.file + ".part" * staged)), os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            size = os.fstat(self._fd).st_size
+            self.head = indexes.read_head(self._read(0, min(size, indexes.HEADER)), what=self._what, file_bytes=size)
+        except BaseException:
+            os.close(self._fd)
+            raise
+        self.zeros = blake3(bytes(self.head.grain)).digest()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._fd)
+
+    def _read(self, offset: int, length: int) -> bytes:
+        with files.telling(self._root):
+            data = os.pread(self._fd, length, offset)
+        if len(data) != length:
+            raise IntegrityError(f"{self._what} is cut", code="corrupt-index")
+        return data
+
+    def number(self, place: int) -> int:
+        return int.from_bytes(self._read(self.head.numbers_at + 4 * place, 4), "little")
+
+    def digest(self, place: int) -> bytes:
+        return self._read(self.head.digests_at + HASH * place, HASH)
+
+    def has(self, sample: Sample) -> bool:
+        """Is the sample's chunk here, at the same place?"""
+        count = self.head.chunks
+        place = bisect_left(range(count), sample.number, key=self.number)
+        return place < count and self.number(place) == sample.number and self.digest(place) == sample.digest
+
+    def used(self) -> UsedMap:
+        return UsedMap.from_bytes(self._read(indexes.HEADER, 16 * self.head.extents), self.head.size)
+
+    def rows(self) -> Iterator[tuple[int, bytes]]:
+        """Number and hash of each chunk, in order."""
+        for begin in range(0, self.head.chunks, _SLICE):
+            count = min(_SLICE, self.head.chunks - begin)
+            numbers = array("I")
+            numbers.frombytes(self._read(self.head.numbers_at + 4 * begin, 4 * count))
+            digests = self._read(self.head.digests_at + HASH * begin, HASH * count)
+            for i, number in enumerate(little(numbers)):
+                yield number, digests[i * HASH : (i + 1) * HASH]
+
+    def check(self) -> None:
+        """Raises IntegrityError when the file is not what was written."""
+        at, end = indexes.HEADER, self.head.bytes
+        hasher = blake3(self._read(0, indexes.HEADER - HASH))
+        while at < end:
+            piece = self._read(at, min(_SLICE * HASH, end - at))
+            hasher.update(piece)
+            at += len(piece)
+        if hasher.digest() != self._read(indexes.HEADER - HASH, HASH):
+            raise IntegrityError(f"{self._what} is damaged: its hash is not what it says", code="corrupt-index")
