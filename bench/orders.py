@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from litho.library import Library
-from litho.library.chunks import ChunkStore, index
+from litho.library.chunks import ChunkStore, index, indexfile
 from litho.library.chunks.usedmap import GRAIN
 from litho_agent.chunk.device import Device
 
@@ -46,8 +46,7 @@ class Answer(msgspec.Struct, kw_only=True):
 def load(order: Order) -> tuple[ChunkStore, index.Index]:
     """The library and the index of a version in it."""
     library = Library.open(Path(order.library))
-    data = index_file(order).read_bytes()
-    return ChunkStore(library), index.parse(data, what=order.name)
+    return ChunkStore(library), indexfile.load(index_file(order), what=order.name)
 
 
 def index_file(order: Order) -> Path:

@@ -119,15 +119,18 @@ class ChunkCapture:
             cancelled=cancelled,
             watcher=watcher,
         )
-        data = indexes.dump(saved.index)
         name = f"{suffix}{SUFFIX}"
+        sha256, size = hashlib.sha256(), 0
         with self._stage.create(name) as file, files.telling(self._stage.library.root):
-            view = memoryview(data)
-            while view:
-                view = view[file.write(view) :]
+            for piece in indexes.dump_pieces(saved.index):
+                sha256.update(piece)
+                size += len(piece)
+                view = memoryview(piece)
+                while view:
+                    view = view[file.write(view) :]
         self._packs.update(saved.index.packs)
         return SavedPart(
-            data=FileRef(file=self._stage.file_name(name), bytes=len(data), sha256=hashlib.sha256(data).hexdigest()),
+            data=FileRef(file=self._stage.file_name(name), bytes=size, sha256=sha256.hexdigest()),
             used=used.used,
             chunk_root=saved.index.root.hex(),
             chunk_stored=saved.stored,

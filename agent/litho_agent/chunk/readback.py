@@ -17,6 +17,7 @@ from blake3 import blake3
 
 from litho.errors import DiskError, IntegrityError
 from litho.library.chunks import index as indexes
+from litho.library.chunks.hashes import WINDOW
 from litho.library.chunks.index import Index
 from litho.library.chunks.pack import HASH
 from litho.library.chunks.usedmap import UNIT, Extent, UsedMap, units
@@ -49,7 +50,8 @@ def read_back(
 ) -> ReadBack:
     """Read the bytes of `device` that `index` says are used. Raises DiskError, CancelledError."""
     begun = time.monotonic()
-    digests = bytearray(index.digests)
+    found: dict[int, bytearray] = {}
+    """Windows of hashes in which something differs, by their number."""
     reads = index.used.merged(READ_GAP, PAGE)
     done, read = Count(), Count()
     lock = threading.Lock()
@@ -66,8 +68,11 @@ def read_back(
                 start, stop = index.span(i)
                 digest = blake3(view[start - low : stop - low]).digest()
                 if digest != index.digest(i):
-                    digests[i * HASH : (i + 1) * HASH] = digest
+                    window, place = divmod(i * HASH, WINDOW)
                     with lock:
+                        if window not in found:
+                            found[window] = bytearray(index.digests[window * WINDOW : (window + 1) * WINDOW])
+                        found[window][place : place + HASH] = digest
                         wrong.append((start, stop - start))
             done.add(sum(extent.size for extent in index.used.within(low, high)))
 
@@ -85,7 +90,7 @@ def read_back(
             stuck=disk.abandon,
         )
     return ReadBack(
-        root=indexes.root(index.grain, index.used, index.numbers, digests).hex(),
+        root=indexes.root(index.grain, index.used, index.numbers, index.digests, instead=found).hex(),
         read=read.value,
         differing=tuple(UsedMap(wrong, index.size)),
         seconds=time.monotonic() - begun,

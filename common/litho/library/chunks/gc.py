@@ -31,7 +31,7 @@ import msgspec
 
 from litho.errors import IntegrityError, LibraryError, RefusedError
 from litho.library import files, names
-from litho.library.chunks import index as indexes
+from litho.library.chunks import indexfile
 from litho.library.chunks.index import Index
 from litho.library.chunks.known import Known
 from litho.library.chunks.lock import Lock
@@ -101,13 +101,11 @@ def image_indexes(store: ChunkStore, *, damaged: dict[str, str] | None = None) -
 def _read(root: Path, final: str, parsed: names.FileName) -> Index | None:
     for path in (root / final, root / (final + ".part"), root / final):
         try:
-            data = files.read_small(path, indexes.MAX_BYTES)
+            return indexfile.load(path, what=f"the index {path.name}")
         except FileNotFoundError:
             continue
         except OSError as exc:
             raise files.library_error(exc, root) from exc
-        try:
-            return indexes.parse(data, what=f"the index {path.name}")
         except LibraryError:
             if path.name.endswith(".part"):
                 continue

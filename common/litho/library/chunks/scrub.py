@@ -17,9 +17,8 @@ import zstandard
 
 from litho.errors import IntegrityError, LibraryError
 from litho.library import files
-from litho.library.chunks import catalog
+from litho.library.chunks import catalog, indexfile
 from litho.library.chunks import health as healths
-from litho.library.chunks import index as indexes
 from litho.library.chunks import pack as packs
 from litho.library.chunks.health import Damage, Health
 from litho.library.chunks.index import Index
@@ -52,8 +51,8 @@ def read_index(library: Library, part: Part) -> Index:
     if part.data is None or not part.chunk_root:
         raise LibraryError(f"partition {part.number} was not captured in chunks", code="not-chunks")
     with files.telling(library.root):
-        data = files.read_small(library.root / part.data.file, indexes.MAX_BYTES)
-    index = indexes.parse(data, what=f"the index {part.data.file}", expect_root=bytes.fromhex(part.chunk_root))
+        path = library.root / part.data.file
+        index = indexfile.load(path, what=f"the index {path.name}", expect_root=bytes.fromhex(part.chunk_root))
     if index.size != part.size:
         raise IntegrityError(
             f"the index {part.data.file} is of a partition of {index.size} bytes, and the manifest says {part.size}",
