@@ -33,6 +33,7 @@ from litho_agent.report.console import Console, JsonLines, plain
 log = logging.getLogger("litho_agent")
 
 CMDLINE = Path("/proc/cmdline")
+BROKEN_PIPE = 141
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -46,7 +47,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except LithoError as exc:
         code = exc.exit_code
         _tell(exc, show)
+    except BrokenPipeError:
+        streams.forsake()
+        return BROKEN_PIPE
     except Exception as exc:
+        failed = streams.unwritable() if isinstance(exc, OSError) else None
+        if failed is not None:
+            streams.forsake()
+            sys.stderr.write(f"litho-agent: cannot write the output ({failed.strerror or failed})\n")
+            return 1
         log.exception("an error that nothing expected")
         code = 1
         _tell(LithoError(f"an unexpected error stopped the agent ({exc!r})", code="internal"), show)
@@ -234,6 +243,7 @@ def _disks(args: argparse.Namespace, _show: Console | JsonLines) -> int:
     choice = choose(found, args.disk, args.action, args.allow) if args.explain else None
     text = render.as_json(found, choice) if args.json else render.as_text(found, choice)
     sys.stdout.write(text)
+    sys.stdout.flush()
     return 0
 
 

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import click
 
+from litho import streams
 from litho.errors import LithoError
 from litho_controller.cli.session import Session
 
@@ -169,21 +170,24 @@ def run(arguments: Sequence[str], *, called: str = "litho") -> int:
     except LithoError as exc:
         return _complain(exc.message, exc.exit_code, exc.hint, xcat=_is_xcat(args))
     except (BrokenPipeError, SystemExit):
-        # Whoever read along has seen enough (click turns that into SystemExit when it is the first to notice). Python would
-        # complain once more when it closes standard output.
-        with contextlib.suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # Whoever read along has seen enough (click turns that into SystemExit when it is the first to notice).
+        streams.forsake()
         return BROKEN_PIPE
     except Exception as exc:  # noqa: BLE001, RUF100 - the last border: a person gets a sentence, never a traceback
+        failed = streams.unwritable() if isinstance(exc, OSError) else None
+        if failed is not None:
+            streams.forsake()
+            return _complain(f"cannot write the output ({failed.strerror or failed})", 1, "", xcat=_is_xcat(args))
         return _complain(*_unexpected(exc, debug=debug), xcat=_is_xcat(args))
 
 
 def _complain(message: str, code: int, hint: str, *, xcat: bool) -> int:
     sentence = f"{message}: {hint}" if hint else message
     sentence = " ".join("".join(char if char.isprintable() else " " for char in sentence).split())
-    with contextlib.suppress(BrokenPipeError):
-        sys.stdout.flush()
-    click.echo(f"Error: {sentence}" if xcat else f"litho: {sentence}", err=True)
+    if streams.unwritable() is not None:
+        streams.forsake()
+    with contextlib.suppress(OSError):
+        click.echo(f"Error: {sentence}" if xcat else f"litho: {sentence}", err=True)
     return 1 if xcat else code
 
 

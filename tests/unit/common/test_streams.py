@@ -1,5 +1,6 @@
 """Programs whose standard streams were closed by whoever started them."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -53,3 +54,34 @@ def test_commands_without_standard_output_end_without_a_traceback(words, code):
         env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"},
     )
     assert (done.returncode, done.stderr) == (code, "")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["litho", "config", "show"],
+        ["litho", "--help"],
+        ["litho", "--version"],
+        ["litho-agent", "disks"],
+        ["litho-agent", "disks", "--json"],
+    ],
+)
+def test_an_output_that_is_full_is_one_sentence_and_one_that_is_closed_is_none(words):
+    def run(output):
+        done = subprocess.run(
+            [BIN / words[0], *words[1:]],
+            stdout=output,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            timeout=60,
+            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"},
+        )
+        return done.returncode, done.stderr
+
+    with open("/dev/full", "w") as full:  # noqa: PTH123 - a device
+        assert run(full) == (1, f"{words[0]}: cannot write the output (No space left on device)\n")
+    reading, writing = os.pipe()
+    os.close(reading)
+    assert run(writing) == (141, "")
+    os.close(writing)
