@@ -4,6 +4,7 @@ One site serves all tests here; each has nodes and images of its own. A middle i
 until it has written so much.
 """
 
+import json
 import os
 import signal
 import subprocess
@@ -43,6 +44,17 @@ def receipts(done):
 
 def roots(bench, image):
     return {one["number"]: one["chunk_root"] for one in bench.manifest(image)["parts"] if one["chunk_root"]}
+
+
+def came_from(bench, image):
+    found = bench.manifest(image)
+    return found["parent_image"], found["parent"]
+
+
+def share(bench, image):
+    """How much of its used data the parent has as well."""
+    found = bench.manifest(image)
+    return found["shared"] / sum(one["used"] for one in found["parts"])
 
 
 def written(pid):
@@ -105,6 +117,14 @@ def test_a_disk_goes_into_chunks_and_out_again_and_the_next_time_only_what_diffe
         told = receipts(second)
         assert (told[1]["moved"], told[2]["moved"]) == (0, 0)
         bench.verifies("golden", 2)
+        assert came_from(bench, "golden") == ("golden", 1)
+        assert 0.7 < share(bench, "golden") < 1
+        bench.captured("n01", "another-name", disk, engine="chunk")
+        assert came_from(bench, "another-name") == ("golden", 2), "found by a sample of its chunks"
+        assert share(bench, "another-name") == 1
+        assert "golden:2, which has " in bench.ask("image", "show", "another-name")
+        [listed] = [one for one in json.loads(bench.ask("image", "ls", "--json")) if one["image"] == "another-name"]
+        assert listed["parent"] == "golden:2"
 
         done = bench.do("n02", "osimage", "golden", blank)
         assert done.state == "succeeded", done.reason
@@ -138,6 +158,7 @@ def test_what_no_map_reader_knows_goes_whole_and_zeros_cost_nothing(bench, tmp_p
         assert 4 * MIB <= sum(packs(bench).values()) - before < 5 * MIB
         [one] = bench.manifest("odd")["parts"]
         assert (one["fs"], one["used"]) == ("", 40 * MIB)
+        assert came_from(bench, "odd") == ("", 0), "nothing like it is in the library"
         done = bench.do("n04", "osimage", "odd", blank, free="zero")
         assert done.state == "succeeded", done.reason
         with blank.open("rb") as file:
