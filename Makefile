@@ -6,7 +6,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMPS := $(VENV)/.stamps
 
-.PHONY: demo session test lint bench matrix machines rootimg e2e lock setup clean
+.PHONY: demo session test lint bench matrix machines flips kills rootimg e2e lock setup clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -33,6 +33,12 @@ matrix: setup ## every kind of table, file system and target disk through captur
 
 machines: setup ## ten thousand generated machines for the rule that chooses the disk
 	LITHO_EXAMPLES=10000 $(BIN)/pytest -q tests/unit/agent/test_disks_machines.py
+
+flips: setup ## a thousand flipped bits in a library, one after the other: each found by verify and by restore
+	LITHO_FLIPS=1000 $(BIN)/pytest -q -rP tests/integration/test_chunk_flips.py
+
+kills: setup ## a capture, a restore and a collection killed a hundred times each: nothing lost, nothing left
+	LITHO_KILLS=100 $(BIN)/pytest -q -rP tests/integration/test_chunk_kills.py
 
 rootimg: setup ## kernel, initrd and root image of the nodes, in build/rootimg
 	$(BIN)/python -m litho_rootimg
