@@ -37,9 +37,9 @@ from litho.library.shelf import Library
 SAMPLES = 256
 LEAST = 8
 """One of so many samples must be in a parent that does not have the image's name."""
-_FIRST_LOOK = 32
-"""Samples by which most strangers are told."""
-_LOOKED_AT = 128
+_FIRST_LOOK = 16
+"""Samples by which most strangers are told. Who has an eighth of all has none of these once in eight times."""
+_LOOKED_AT = 64
 """Versions that are held against the samples at most, each image's newest first."""
 _SLICE = 8192
 """Chunks that are compared at a time."""
@@ -117,7 +117,7 @@ def find(library: Library, manifest: Manifest) -> Parent | None:
             if part.engine == ENGINE and part.data is not None
         }
         samples = list(_samples(mine))
-        versions = {name: library.versions(name) for name in library.images()}
+        versions = _versions(library)
         own = [number for number in versions.pop(manifest.image, []) if number < manifest.version]
         named = [ImageRef(manifest.image, max(own))] if own else []
         found = best(_hits(library, named, samples), len(samples), named=True) or best(
@@ -128,6 +128,15 @@ def find(library: Library, manifest: Manifest) -> Parent | None:
         with contextlib.suppress(LithoError):
             return Parent(image=found.name, version=found.version, shared=_shared(library, found, mine))
     return None
+
+
+def _versions(library: Library) -> dict[str, list[int]]:
+    """Every image's published versions, from one look at the directory: a library may have a thousand images."""
+    found: dict[str, list[int]] = {}
+    for _, name in library.entries():
+        if not name.suffix and not name.part:
+            found.setdefault(name.image, []).append(name.version)
+    return found
 
 
 def _samples(mine: dict[int, _Columns]) -> Iterator[Sample]:
