@@ -86,11 +86,17 @@ def load(path: Path | None = None, environ: Mapping[str, str] | None = None) -> 
     Raises ConfigError.
     """
     environ = os.environ if environ is None else environ
-    named = path or (Path(environ["LITHO_CONFIG"]) if environ.get("LITHO_CONFIG") else None)
-    file = named or DEFAULT_PATH
-    text = read(file, may_be_missing=named is None)
+    file, named = which(path, environ)
+    text = read(file, may_be_missing=not named)
     values = parse(text, str(file))
     return build(override(values, environ), str(file))
+
+
+def which(path: Path | None, environ: Mapping[str, str]) -> tuple[Path, bool]:
+    """The settings file that holds, and whether somebody named it. Pure."""
+    variable = environ.get("LITHO_CONFIG")
+    named = path or (Path(variable) if variable else None)
+    return named or DEFAULT_PATH, named is not None
 
 
 def read(file: Path, *, may_be_missing: bool = False) -> str:

@@ -12,7 +12,7 @@ from litho_controller import api
 from litho_controller.cli import care, look, render
 from litho_controller.cli.adopt import adopt
 from litho_controller.cli.meter import meter
-from litho_controller.cli.session import Session, json_option, pass_session, print_json
+from litho_controller.cli.session import Session, each, fail, json_option, pass_session, print_json
 
 
 @click.group()
@@ -189,12 +189,14 @@ def rm(session: Session, refs: tuple[str, ...], all_versions: bool, as_json: boo
             raise UsageError(
                 f"{ref} names no version", hint=f"name one, as in {ref}:1, or say --all-versions to delete them all"
             )
-    gone = [one for ref in refs for one in session.client.remove_image(ref).images]
+    answers, errors = each(refs, session.client.remove_image)
+    gone = [one for found in answers for one in found.images]
     if as_json:
         print_json(gone)
-        return
-    for one in gone:
-        click.echo(f"deleted {one.image}:{one.version}")
+    else:
+        for one in gone:
+            click.echo(f"deleted {one.image}:{one.version}")
+    fail(errors)
 
 
 @click.group()

@@ -13,7 +13,7 @@ import click
 from litho.errors import UsageError
 from litho_controller import api_schedule
 from litho_controller.cli import render
-from litho_controller.cli.session import Session, json_option, pass_session, print_json
+from litho_controller.cli.session import Session, each, fail, json_option, pass_session, print_json
 
 _IN = re.compile(r"\+(?P<count>[0-9]{1,6})(?P<unit>[smhd])", re.ASCII)
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -100,12 +100,13 @@ def retry(session: Session, ids: tuple[str, ...], as_json: bool) -> None:
     Example:
       litho task retry t-000017
     """
-    made = [session.client.retry(one) for one in ids]
+    made, errors = each(ids, session.client.retry)
     if as_json:
         print_json(made)
-        return
-    for one in made:
-        click.echo(f"{one.node}: {one.action} {render.image_of(one)} is queued as {one.id}")
+    else:
+        for one in made:
+            click.echo(f"{one.node}: {one.action} {render.image_of(one)} is queued as {one.id}")
+    fail(errors)
 
 
 @click.command()

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import functools
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 import msgspec
 
+from litho.errors import LithoError, UnreachableError
 from litho_controller import config
 from litho_controller.cli import render
 
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from litho_controller.client import Client
+
+T = TypeVar("T")
 
 LONG_TABLE = 1000
 """Rows; drawing ten thousand takes seconds."""
@@ -73,6 +77,28 @@ def noderange(text: str) -> str:
     from litho_controller.noderange import LocalFiles, inline_files  # noqa: PLC0415 - only when there is one to read
 
     return inline_files(text, LocalFiles()) if "^" in text else text
+
+
+def each(names: Sequence[str], ask: Callable[[str], T]) -> tuple[list[T], list[LithoError]]:
+    """Ask for one after the other: the answers, and the errors of the rest. Who cannot be reached is not asked again."""
+    answers: list[T] = []
+    errors: list[LithoError] = []
+    for name in names:
+        try:
+            answers.append(ask(name))
+        except LithoError as exc:
+            errors.append(exc)
+            if isinstance(exc, UnreachableError):
+                break
+    return answers, errors
+
+
+def fail(errors: Sequence[LithoError]) -> None:
+    """Tell what went wrong, after what was done has been printed. Raises the last of `errors`, if there is one."""
+    for error in errors[:-1]:
+        click.echo(f"litho: {render.clean(str(error))}", err=True)
+    if errors:
+        raise errors[-1]
 
 
 def print_json(answer: Any) -> None:

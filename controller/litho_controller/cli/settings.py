@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +34,10 @@ def check(session: Session, file: Path | None) -> None:
     Example:
       litho config check lithograph.toml
     """
-    named = file or session.file
-    settings.load(named)
-    click.echo(f"{named or 'the settings'}: good")
+    checked, _ = settings.which(file or session.file, os.environ)
+    settings.load(file or session.file)
+    missing = "" if checked.exists() else " (there is no such file: the defaults and the environment hold)"
+    click.echo(f"{checked}: good{missing}")
 
 
 @config.command()

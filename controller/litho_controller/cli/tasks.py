@@ -11,7 +11,7 @@ import msgspec
 from litho.task import State
 from litho_controller.api import TaskView
 from litho_controller.cli import live, render, schedule
-from litho_controller.cli.session import Session, json_option, pass_session, print_json
+from litho_controller.cli.session import Session, each, fail, json_option, pass_session, print_json
 
 
 @click.group()
@@ -100,12 +100,13 @@ def cancel(session: Session, ids: tuple[str, ...], as_json: bool) -> None:
     Example:
       litho task cancel t-000017
     """
-    asked = [session.client.cancel(one) for one in ids]
+    asked, errors = each(ids, session.client.cancel)
     if as_json:
         print_json(asked)
-        return
-    for one in asked:
-        click.echo(f"{one.node}: {one.action} {render.image_of(one)} {render.outcome(one)}")
+    else:
+        for one in asked:
+            click.echo(f"{one.node}: {one.action} {render.image_of(one)} {render.outcome(one)}")
+    fail(errors)
 
 
 task.add_command(schedule.retry)

@@ -414,6 +414,27 @@ def test_task_show_and_cancel(daemon, litho):
     assert litho("task cancel 7") == (0, "n01: capture golden running, cancelling\n", "")
 
 
+def test_what_was_done_is_told_before_what_was_not(daemon, litho):
+    for number in ("7", "9"):
+        daemon[f"POST /v1/tasks/{number}/cancel"] = msgspec.structs.replace(RUNNING, id=number, cancel_requested=True)
+        daemon[f"POST /v1/tasks/{number}/retry"] = msgspec.structs.replace(RUNNING, id=f"1{number}")
+        daemon[f"DELETE /v1/images/golden%3A{number}"] = api.ImageList(
+            images=(msgspec.structs.replace(IMAGE, version=int(number)),)
+        )
+    for number in ("8", "10"):
+        missing = NotFoundError(f"there is no {number}", code="missing")
+        for request_ in ("POST /v1/tasks/{}/cancel", "POST /v1/tasks/{}/retry", "DELETE /v1/images/golden%3A{}"):
+            daemon[request_.format(number)] = missing
+    errors = "litho: there is no 8\nlitho: there is no 10\n"
+    cancelled = "n01: capture golden running, cancelling\n"
+    assert litho("task cancel 7 8 9 10") == (3, 2 * cancelled, errors)
+    again = "n01: capture golden is queued as 17\nn01: capture golden is queued as 19\n"
+    assert litho("task retry 7 8 9 10") == (3, again, errors)
+    assert litho("image rm golden:7 golden:8 golden:9 golden:10") == (3, "deleted golden:7\ndeleted golden:9\n", errors)
+    code, out, err = litho("task cancel 7 8 --json")
+    assert (code, [one["id"] for one in msgspec.json.decode(out)], err) == (3, ["7"], "litho: there is no 8\n")
+
+
 HASH = "0" * 64
 MANIFEST = Manifest(
     image="golden",
@@ -770,10 +791,16 @@ def test_what_nobody_expected_is_a_sentence_and_the_traceback_lies_in_a_file(dae
     assert "Traceback" in litho("--debug task watch 7")[2]
 
 
-def test_config_check_and_show(litho, tmp_path):
+def test_config_check_and_show(litho, tmp_path, monkeypatch):
     file = tmp_path / "l.toml"
     file.write_text("[http]\nport = 99\n")
     assert litho(f"config check {file}") == (0, f"{file}: good\n", "")
+    assert litho(f"--config {file} config check") == (0, f"{file}: good\n", "")
+    monkeypatch.setenv("LITHO_CONFIG", str(file))
+    assert litho("config check") == (0, f"{file}: good\n", "")
+    monkeypatch.delenv("LITHO_CONFIG")
+    monkeypatch.setattr("litho_controller.config.DEFAULT_PATH", tmp_path / "none.toml")
+    assert litho("config check")[1].startswith(f"{tmp_path}/none.toml: good (there is no such file")
     assert "port = 99\n" in litho(f"--config {file} config show")[1]
     assert msgspec.json.decode(litho("config show --json")[1])["http"]["port"] == 3080
     file.write_text("[http]\nprot = 99\n")
