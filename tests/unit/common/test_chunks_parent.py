@@ -67,7 +67,7 @@ def test_the_look_ends_with_a_version_that_has_all() -> None:
 
 def test_every_image_s_newest_version_comes_first() -> None:
     versions = {"b": [1, 2, 9], "a": [4], "c": [3, 1]}
-    assert [str(one) for one in newest_first(versions)] == ["a:4", "b:9", "c:3", "b:2", "c:1", "b:1"]
+    assert [str(one) for one in newest_first(versions)] == ["b:9", "a:4", "c:3", "b:2", "c:1", "b:1"]
     assert newest_first({}) == []
 
 

@@ -40,7 +40,7 @@ LEAST = 8
 _FIRST_LOOK = 16
 """Samples by which most strangers are told. Who has an eighth of all has none of these once in eight times."""
 _LOOKED_AT = 64
-"""Versions that are held against the samples at most, each image's newest first."""
+"""Versions that are held against the samples at most: the newest of each image first, of the images the youngest."""
 _SLICE = 8192
 """Chunks that are compared at a time."""
 
@@ -95,9 +95,9 @@ def best(hits: Iterable[tuple[ImageRef, int]], samples: int, *, named: bool) -> 
 
 
 def newest_first(versions: dict[str, list[int]]) -> list[ImageRef]:
-    """Every image's newest version, then every image's second newest, and so on. Pure."""
+    """Every image's newest version, then every image's second newest, and so on; images in the order given. Pure."""
     rounds = max((len(one) for one in versions.values()), default=0)
-    ordered = {name: sorted(one, reverse=True) for name, one in sorted(versions.items())}
+    ordered = {name: sorted(one, reverse=True) for name, one in versions.items()}
     return [ImageRef(name, one[i]) for i in range(rounds) for name, one in ordered.items() if i < len(one)]
 
 
@@ -131,12 +131,16 @@ def find(library: Library, manifest: Manifest) -> Parent | None:
 
 
 def _versions(library: Library) -> dict[str, list[int]]:
-    """Every image's published versions, from one look at the directory: a library may have a thousand images."""
+    """Every image's published versions, the image first that has the youngest; from one look at the directory, because a library
+    may have a thousand images."""
     found: dict[str, list[int]] = {}
-    for _, name in library.entries():
+    born: dict[str, float] = {}
+    for file, name in library.entries():
         if not name.suffix and not name.part:
             found.setdefault(name.image, []).append(name.version)
-    return found
+            with contextlib.suppress(OSError):
+                born[name.image] = max(born.get(name.image, 0), (library.root / file).stat().st_mtime)
+    return dict(sorted(found.items(), key=lambda item: -born.get(item[0], 0)))
 
 
 def _samples(mine: dict[int, _Columns]) -> Iterator[Sample]:
