@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from litho.errors import LibraryError
 from litho.library import ImageRef, Library, Manifest, manifest
 from litho.library.chunks import parent
-from litho.library.chunks.parent import Parent, best, find, newest_first, spread
+from litho.library.chunks.parent import Parent, best, find, likely, newest_first, spread
 from support import chunked
 
 MB = chunked.MB
@@ -71,6 +71,13 @@ def test_every_image_s_newest_version_comes_first() -> None:
     assert newest_first({}) == []
 
 
+def test_versions_that_name_the_packs_of_the_sample_are_looked_at_first() -> None:
+    packs = {A: frozenset({b"1", b"2"}), B: frozenset({b"3"}), C: frozenset[bytes]()}
+    assert likely([A, B, C], packs.__getitem__, {b"3": 5, b"2": 4}) == [B, A, C]
+    assert likely([C, B, A], packs.__getitem__, {b"1": 2, b"2": 4}) == [A, C, B]
+    assert likely([C, B, A], packs.__getitem__, {}) == [C, B, A]
+
+
 # ---------------------------------------------------------------- the look
 
 
@@ -115,6 +122,17 @@ def test_the_parent_is_found_by_sampling_else_by_name_and_strangers_have_none(li
     assert find(library, staged(library, "stranger", changed)) == Parent(
         image="golden", version=1, shared=12 * MB - 128 * 1024
     )
+
+
+def test_an_old_parent_among_many_images_is_found_by_its_packs(
+    library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parent, "_LOOKED_AT", 1)
+    disk = disk_of(tmp_path / "1", chunked.contents(1, 4 * MB))
+    chunked.capture(library, "golden", disk)
+    for number in range(3):
+        chunked.capture(library, f"young{number}", disk_of(tmp_path / "2", chunked.contents(number + 10, 2 * MB)))
+    assert find(library, staged(library, "other", disk)) == Parent(image="golden", version=1, shared=4 * MB)
 
 
 def test_of_several_versions_the_nearest_is_the_parent(library: Library, tmp_path: Path) -> None:

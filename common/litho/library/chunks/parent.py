@@ -6,6 +6,7 @@ afterwards, in the indexes alone, without reading a byte of the disk:
 * by name: the newest earlier version of the same image, if it has anything in common;
 * else by sampling: up to 256 chunks, spread evenly over all that is not zeros, are held against other images at the same places.
   The version that has most of them is the parent if it has an eighth at least; of two with as many, the newer of an image.
+  Looked at first are the versions whose indexes name the packs in which the samples were found, then the youngest images.
 
 Only a version whose partitions have the same numbers and grids can be a parent. How much is shared is counted exactly, chunk by
 chunk, in slices: an index may be hundreds of megabytes.
@@ -17,8 +18,8 @@ import contextlib
 import os
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, Self
 
 import msgspec
@@ -27,10 +28,11 @@ from blake3 import blake3
 from litho.errors import IntegrityError, LithoError
 from litho.library import files
 from litho.library.chunks import index as indexes
-from litho.library.chunks.pack import HASH
+from litho.library.chunks.gc import SUFFIX
+from litho.library.chunks.pack import HASH, ID
 from litho.library.chunks.scrub import ENGINE
 from litho.library.chunks.usedmap import UsedMap, little
-from litho.library.manifest import Manifest, Part
+from litho.library.manifest import Manifest
 from litho.library.names import ImageRef
 from litho.library.shelf import Library
 
@@ -41,6 +43,8 @@ _FIRST_LOOK = 16
 """Samples by which most strangers are told. Who has an eighth of all has none of these once in eight times."""
 _LOOKED_AT = 64
 """Versions that are held against the samples at most: the newest of each image first, of the images the youngest."""
+_RANKED = 1000
+"""Versions of which it is asked which packs they name."""
 _SLICE = 8192
 """Chunks that are compared at a time."""
 
@@ -61,6 +65,8 @@ class Sample(NamedTuple):
     number: int
     """Its place on the partition's grid."""
     digest: bytes
+    pack: bytes
+    """Where it lies; one that this version stored itself, if no other has the chunk."""
 
 
 # ---------------------------------------------------------------- rules
@@ -101,6 +107,14 @@ def newest_first(versions: dict[str, list[int]]) -> list[ImageRef]:
     return [ImageRef(name, one[i]) for i in range(rounds) for name, one in ordered.items() if i < len(one)]
 
 
+def likely(
+    refs: Iterable[ImageRef], named: Callable[[ImageRef], frozenset[bytes]], samples: Mapping[bytes, int]
+) -> list[ImageRef]:
+    """`refs`, those first whose indexes name the packs of most samples (`named`: packs of a version); otherwise as they were."""
+    weights = {ref: sum(samples.get(pack, 0) for pack in named(ref)) for ref in refs}
+    return sorted(weights, key=lambda ref: -weights[ref])
+
+
 # ---------------------------------------------------------------- the look
 
 
@@ -112,7 +126,7 @@ def find(library: Library, manifest: Manifest) -> Parent | None:
     """
     with contextlib.ExitStack() as opened:
         mine = {
-            part.number: opened.enter_context(_Columns(library, part, staged=True))
+            part.number: opened.enter_context(_Columns(library, f"{part.data.file}.part"))
             for part in manifest.parts
             if part.engine == ENGINE and part.data is not None
         }
@@ -120,9 +134,10 @@ def find(library: Library, manifest: Manifest) -> Parent | None:
         versions = _versions(library)
         own = [number for number in versions.pop(manifest.image, []) if number < manifest.version]
         named = [ImageRef(manifest.image, max(own))] if own else []
-        found = best(_hits(library, named, samples), len(samples), named=True) or best(
-            _hits(library, newest_first(versions)[:_LOOKED_AT], samples), len(samples), named=False
-        )
+        found = best(_hits(library, named, samples), len(samples), named=True)
+        if found is None:
+            refs = likely(newest_first(versions)[:_RANKED], _packs(library), Counter(one.pack for one in samples))
+            found = best(_hits(library, refs[:_LOOKED_AT], samples), len(samples), named=False)
         if found is None:
             return None
         with contextlib.suppress(LithoError):
@@ -143,13 +158,30 @@ def _versions(library: Library) -> dict[str, list[int]]:
     return dict(sorted(found.items(), key=lambda item: -born.get(item[0], 0)))
 
 
+def _packs(library: Library) -> Callable[[ImageRef], frozenset[bytes]]:
+    """What tells the packs that a version's indexes name; none for a version that cannot be read."""
+    indexed: dict[ImageRef, list[str]] = {}
+    for file, name in library.entries():
+        if name.suffix.endswith(SUFFIX) and not name.part:
+            indexed.setdefault(ImageRef(name.image, name.version), []).append(file)
+
+    def named(ref: ImageRef) -> frozenset[bytes]:
+        found: set[bytes] = set()
+        for file in indexed.get(ref, ()):
+            with contextlib.suppress(LithoError), _Columns(library, file) as columns:
+                found.update(columns.packs())
+        return frozenset(found)
+
+    return named
+
+
 def _samples(mine: dict[int, _Columns]) -> Iterator[Sample]:
     numbers = list(mine)
     for which, place in spread([mine[number].head.chunks for number in numbers]):
         columns = mine[numbers[which]]
-        one = Sample(numbers[which], columns.number(place), columns.digest(place))
-        if one.digest != columns.zeros:
-            yield one
+        pack = columns.pack(place)
+        if pack is not None:
+            yield Sample(numbers[which], columns.number(place), columns.digest(place), pack)
 
 
 def _hits(library: Library, refs: Iterable[ImageRef], samples: list[Sample]) -> Iterator[tuple[ImageRef, int]]:
@@ -161,7 +193,7 @@ def _hits(library: Library, refs: Iterable[ImageRef], samples: list[Sample]) -> 
             theirs: dict[int, _Columns] = {}
             for part in library.manifest(ref).parts:
                 if part.engine == ENGINE and part.data is not None:
-                    theirs[part.number] = opened.enter_context(_Columns(library, part))
+                    theirs[part.number] = opened.enter_context(_Columns(library, part.data.file))
             if any(theirs[one.part].has(one) for one in first if one.part in theirs):
                 yield ref, sum(theirs[one.part].has(one) for one in samples if one.part in theirs)
 
@@ -170,7 +202,7 @@ def _shared(library: Library, ref: ImageRef, mine: dict[int, _Columns]) -> int:
     total = 0
     for part in library.manifest(ref).parts:
         if part.number in mine and part.engine == ENGINE and part.data is not None:
-            with _Columns(library, part) as theirs:
+            with _Columns(library, part.data.file) as theirs:
                 theirs.check()
                 total += _same_used(mine[part.number], theirs)
     return total
@@ -195,19 +227,17 @@ def _same_used(mine: _Columns, theirs: _Columns) -> int:
 class _Columns:
     """The index of a partition, read piece by piece. A context manager."""
 
-    def __init__(self, library: Library, part: Part, *, staged: bool = False) -> None:
-        assert part.data is not None  # noqa: S101 - asked by the callers
-        self._what = f"the index {part.data.file}"
+    def __init__(self, library: Library, file: str) -> None:
+        self._what = f"the index {file}"
         self._root = library.root
         with files.telling(library.root):
-            self._fd = os.open(Path(library.root / (part.data.file + ".part" * staged)), os.O_RDONLY | os.O_CLOEXEC)
+            self._fd = os.open(library.root / file, os.O_RDONLY | os.O_CLOEXEC)
         try:
             size = os.fstat(self._fd).st_size
             self.head = indexes.read_head(self._read(0, min(size, indexes.HEADER)), what=self._what, file_bytes=size)
         except BaseException:
             os.close(self._fd)
             raise
-        self.zeros = blake3(bytes(self.head.grain)).digest()
 
     def __enter__(self) -> Self:
         return self
@@ -227,6 +257,15 @@ class _Columns:
 
     def digest(self, place: int) -> bytes:
         return self._read(self.head.digests_at + HASH * place, HASH)
+
+    def pack(self, place: int) -> bytes | None:
+        """The pack that the chunk's place names; None when the chunk is all zeros."""
+        at = int.from_bytes(self._read(self.head.digests_at + HASH * self.head.chunks + 4 * place, 4), "little")
+        return None if at == indexes.ZEROS else self._read(self.head.bytes - ID * (self.head.packs - at), ID)
+
+    def packs(self) -> set[bytes]:
+        ids = self._read(self.head.bytes - ID * self.head.packs, ID * self.head.packs)
+        return {ids[at : at + ID] for at in range(0, len(ids), ID)}
 
     def has(self, sample: Sample) -> bool:
         """Is the sample's chunk here, at the same place?"""
