@@ -21,6 +21,7 @@ import msgspec
 
 from litho.errors import ConfigError, UsageError
 from litho.job import Compression, EngineName, Fit, OnBadSector, OnDirty, Then
+from litho.library import sources
 from litho.messages import is_name
 from litho_agent.disks import guard, selector
 
@@ -46,6 +47,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     on_dirty: OnDirty | None = None
     on_bad_sector: OnBadSector | None = None
     parallel: int | None = None
+    sources: tuple[str, ...] = ()
     port: int | None = None
     """Where `nodestat` is answered; 0 is nowhere, None the usual port."""
     library_hooks: bool = False
@@ -190,6 +192,9 @@ PARAMETERS = (
     _parameter("litho.on-dirty", *_one_of(OnDirty)),
     _parameter("litho.on-bad-sector", *_one_of(OnBadSector)),
     _parameter("litho.parallel", "a number from 1 to 8", _parallel),
+    _parameter(
+        "litho.sources", "nfs, controller, http://host/path, https://host/path, joined by commas", sources.parse
+    ),
     _parameter("litho.port", "a number from 0 to 65535; 0 is off", _port),
     _parameter("litho.library-hooks", "nothing, 1, yes, on, 0, no or off", _flag),
     _parameter("litho.discover", "nothing, 1, yes, on, 0, no or off", _flag),

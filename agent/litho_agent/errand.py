@@ -41,6 +41,7 @@ from litho_agent.health import Watcher
 from litho_agent.hooks import Hooks
 from litho_agent.joblog import JobLog
 from litho_agent.mover import End, News, WorkOrder
+from litho_agent.remote.chosen import Chosen, chosen
 from litho_agent.report import Reporter
 from litho_agent.report.mqtt import RESEND_S, MqttReporter, Obeyed
 
@@ -93,8 +94,10 @@ class Errand:
         move: Move,
         limits: Limits,
         hooks: Hooks,
+        controller: str = "",
     ) -> None:
-        """`ears` hear the news; the first of them also hears the sentences for the console."""
+        """`ears` hear the news; the first of them also hears the sentences for the console. `controller` is its address."""
+        self._controller = controller
         self._ears = ears
         self._log = job_log
         self._hooks = hooks
@@ -189,12 +192,24 @@ class Errand:
             pid=os.getpid(),
         )
         try:
+            reads = chosen(
+                self._job,
+                self._order.sources or (),
+                library=self._library,
+                controller=self._controller,
+                token=self._order.library_token or "",
+            )
             async with contextlib.AsyncExitStack() as held:
-                mounted = mount.library(self._library, read_only=self._job.action != "capture")
-                path: Path | None = await unless(self._cancel, held.enter_async_context(mounted))
-                if path is None:
+                path = await self._mounted(reads, held)
+                if self._cancel.is_set():
                     return Stopped(reason=clip(self._cancel_reason))
-                order = WorkOrder(job=self._job, library=str(path), owner=owner, node=self._order.node)
+                order = WorkOrder(
+                    job=self._job,
+                    library=str(path or ""),
+                    owner=owner,
+                    node=self._order.node,
+                    sources=reads.webs,
+                )
                 end = await self._hooked(order, path)
         except LithoError as exc:
             return Failed(code=exc.code, reason=clip(str(exc)), exit_code=exc.exit_code)
@@ -206,7 +221,21 @@ class Errand:
             return msgspec.structs.replace(end, reason=clip(self._cancel_reason))
         return end
 
-    async def _hooked(self, order: WorkOrder, library: Path) -> End:
+    async def _mounted(self, reads: Chosen, held: contextlib.AsyncExitStack) -> Path | None:
+        """The library's directory, if the job reads from it; None also after a cancel. A library that cannot be mounted is one
+        source that is left, when there are others. Raises LithoError."""
+        if not reads.library:
+            return None
+        mounted = mount.library(reads.library, read_only=self._job.action != "capture")
+        try:
+            return await unless(self._cancel, held.enter_async_context(mounted))
+        except LithoError as exc:
+            if not reads.webs:
+                raise
+            self._say(f"the source nfs is left: {exc.message}")
+            return None
+
+    async def _hooked(self, order: WorkOrder, library: Path | None) -> End:
         """The hooks, the worker between them. What hooks after the job do changes nothing of how it ended.
 
         A job that was cancelled has none: whoever cancels waits for two seconds, and not for a hook.

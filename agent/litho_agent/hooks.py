@@ -144,8 +144,11 @@ class Hooks:
         self._in_library = in_library
         self._limit_s = limit_s
 
-    async def before(self, env: Mapping[str, str], library: Path, *, cancel: asyncio.Event, say: Say) -> None:
-        """Run the hooks before the job. Raises EngineError (code hook-failed) for the first that fails, CancelledError."""
+    async def before(self, env: Mapping[str, str], library: Path | None, *, cancel: asyncio.Event, say: Say) -> None:
+        """Run the hooks before the job; `library` is None when it is not mounted.
+
+        Raises EngineError (code hook-failed) for the first that fails, CancelledError.
+        """
         async with self._programs("before", library) as (found, refused):
             if refused:
                 raise EngineError(
@@ -156,7 +159,9 @@ class Hooks:
             for program in found:
                 await self._run("before", program, env, cancel, say)
 
-    async def after(self, env: Mapping[str, str], library: Path, *, cancel: asyncio.Event, say: Say) -> list[str]:
+    async def after(
+        self, env: Mapping[str, str], library: Path | None, *, cancel: asyncio.Event, say: Say
+    ) -> list[str]:
         """Run the hooks after the job; answers a sentence for each that failed. A cancel ends the one that runs. Never raises."""
         notes: list[str] = []
         try:
@@ -172,11 +177,17 @@ class Hooks:
         return notes
 
     @contextlib.asynccontextmanager
-    async def _programs(self, when: When, library: Path) -> AsyncIterator[tuple[list[Path], list[str]]]:
+    async def _programs(self, when: When, library: Path | None) -> AsyncIterator[tuple[list[Path], list[str]]]:
         found = await asyncio.to_thread(find, self._folder / f"{when}.d")
         programs, refused = list(found.programs), list(found.refused)
         with tempfile.TemporaryDirectory(prefix="litho-hooks-", ignore_cleanup_errors=True) as room:
-            if self._in_library:
+            if self._in_library and library is None:
+                raise EngineError(
+                    "the hooks in the library are to run (litho.library-hooks), and the library is read over HTTP alone",
+                    hint="add nfs to the sources, or take litho.library-hooks away",
+                    code="hook-refused",
+                )
+            if self._in_library and library is not None:
                 theirs = await asyncio.to_thread(copied, library / IN_LIBRARY / f"{when}.d", Path(room))
                 programs += theirs.programs
                 refused += theirs.refused

@@ -9,6 +9,7 @@ The machine is never rebooted or switched off by a local job.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import platform
 import uuid
@@ -18,14 +19,16 @@ from typing import IO
 
 import msgspec
 
-from litho.errors import CancelledError, RefusedError
+from litho.errors import CancelledError, RefusedError, UsageError
 from litho.job import Job
-from litho.library import ImageRef, Library, Owner
+from litho.library import ImageRef, Library, Owner, sources
 from litho_agent import finish, mount, mover
 from litho_agent.disks import Disk, choose, inventory
 from litho_agent.disks.disk import described
 from litho_agent.errand import Move
 from litho_agent.mover import WorkOrder
+from litho_agent.remote import opened
+from litho_agent.remote.chosen import Chosen, chosen
 from litho_agent.report import Reporter
 
 Ask = Callable[[str], Awaitable[str]]
@@ -40,42 +43,68 @@ async def run(
     terminate: asyncio.Event,
     ask: Ask | None,
     yes: bool = False,
+    more: Sequence[str] = (),
+    ca: str = "",
     move: Move = mover.run,
     disks: Callable[[], Sequence[Disk]] = inventory.read,
 ) -> int:
     """Do `job` with the library that `library` names; answers the exit code.
 
-    `ask` is None where nobody can be asked. `terminate` cancels the job. Raises LithoError for what is wrong before the
-    worker starts.
+    `library` may be a web server's address, and `more` other sources of a restore (`litho.library.sources`); `ca` is a file of
+    certificates that are trusted, too. `ask` is None where nobody can be asked. `terminate` cancels the job. Raises LithoError
+    for what is wrong before the worker starts.
     """
-    async with mount.library(library, read_only=job.action != "capture") as path:
-        job = await asyncio.to_thread(_pinned_version, job, path)
+    job, reads = read_from(job, library, more)
+    async with contextlib.AsyncExitStack() as held:
+        path: Path | None = None
+        if reads.library:
+            path = await held.enter_async_context(mount.library(reads.library, read_only=job.action != "capture"))
+        owner = Owner(session=uuid.uuid4().hex, node=platform.node()[:256], host=platform.node()[:256], pid=os.getpid())
+        order = WorkOrder(
+            job=job, library=str(path or ""), owner=owner, node=platform.node()[:128], sources=reads.webs, ca=ca
+        )
+        job = await asyncio.to_thread(_pinned_version, order, show.say, terminate)
         disk = choose(
             await asyncio.to_thread(disks), job.disk, "restore" if job.action == "restore" else "capture", job.allow
         ).require()
-        show.say(intention(job, disk, path))
+        show.say(intention(job, disk, str(path or reads.webs[0].url)))
         if job.action == "restore" and not yes:
             await _confirm(disk, ask)
         if terminate.is_set():
             raise CancelledError("stopped before anything was done")
-        owner = Owner(session=uuid.uuid4().hex, node=platform.node()[:256], host=platform.node()[:256], pid=os.getpid())
-        order = WorkOrder(
-            job=msgspec.structs.replace(job, disk=disk.path), library=str(path), owner=owner, node=platform.node()[:128]
-        )
+        order = msgspec.structs.replace(order, job=msgspec.structs.replace(job, disk=disk.path))
         end = await move(order, show.hear, terminate)
         show.hear(end)
         return finish.exit_code(end)
 
 
-def _pinned_version(job: Job, path: Path) -> Job:
+def read_from(job: Job, library: str, more: Sequence[str]) -> tuple[Job, Chosen]:
+    """Where a job's library is, when a person named `library` and for a restore `more`. Pure. Raises UsageError."""
+    if job.action == "capture" and library.startswith(("http://", "https://")):
+        raise UsageError(
+            f"a capture writes to the library, and {library[:200]} can only be read",
+            hint="name a directory or nfs://server/export",
+            code="bad-library",
+        )
+    if job.action == "capture":
+        return job, Chosen(library=library)
+    first = library if library.startswith(("http://", "https://")) else sources.NFS
+    job = msgspec.structs.replace(job, sources=(first, *more))
+    return job, chosen(job, (), library=library)
+
+
+def _pinned_version(order: WorkOrder, say: Callable[[str], None], terminate: asyncio.Event) -> Job:
     """A restore takes the version that is current now, so that what was shown is what is done. Raises NotFoundError."""
+    job = order.job
     if job.action == "capture":
         return job
-    found = Library.open(path).resolve(ImageRef(job.image, job.version))
+    if not order.library:
+        return msgspec.structs.replace(job, version=opened.current(order, note=say, cancelled=terminate.is_set))
+    found = Library.open(Path(order.library)).resolve(ImageRef(job.image, job.version))
     return msgspec.structs.replace(job, version=found.version)
 
 
-def intention(job: Job, disk: Disk, path: Path) -> str:
+def intention(job: Job, disk: Disk, path: str) -> str:
     """What is about to be done, before anything is."""
     if job.action == "capture":
         return f"capture {described(disk)} as {job.image} into the library {path}"

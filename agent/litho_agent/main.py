@@ -24,7 +24,7 @@ from typing import get_args
 from litho import streams
 from litho.errors import ConfigError, LithoError, UsageError
 from litho.job import Compression, EngineName, Fit, Job, OnBadSector, OnDirty
-from litho.library import parse_ref
+from litho.library import parse_ref, sources
 from litho.messages import Failed
 from litho_agent import boot, discover, finish, local, node, pulse
 from litho_agent.disks import choose, inventory, render
@@ -113,6 +113,10 @@ def parser() -> argparse.ArgumentParser:
         "--discard", dest="free", action="store_const", const="discard", help="chunks: discard the unused"
     )
     unused.add_argument("--zero-free", dest="free", action="store_const", const="zero", help="chunks: zero the unused")
+    restore.add_argument(
+        "--from", dest="sources", default="", metavar="SOURCES", help="chunks: more servers to read from, by commas"
+    )
+    restore.add_argument("--ca", default="", metavar="FILE", help="with https: certificates to trust, too")
     restore.add_argument("--yes", action="store_true", help="overwrite the disk without asking")
 
     disks = commands.add_parser("disks", help="list the disks of this machine")
@@ -135,7 +139,10 @@ def _job_options(command: argparse.ArgumentParser, image: str) -> None:
         "--disk", default="", metavar="SELECTOR", help="sda, /dev/disk/by-path/..., serial=...; see disks --explain"
     )
     command.add_argument(
-        "--library", required=True, metavar="DIR", help="a directory, file:///DIR or nfs://SERVER/EXPORT"
+        "--library",
+        required=True,
+        metavar="DIR",
+        help="a directory, file:///DIR or nfs://SERVER/EXPORT; to restore chunks http://SERVER/PATH, too",
     )
     command.add_argument("--image", required=True, metavar="NAME", help=image)
     command.add_argument(
@@ -183,11 +190,13 @@ def read_cmdline(path: Path) -> str:
 
 def _local(args: argparse.Namespace, show: Console | JsonLines) -> int:
     job = job_from(args)
+    more = sources.parse(args.sources) if getattr(args, "sources", "") else ()
     asks = sys.stdin.isatty() and sys.stdout.isatty() and not args.json
 
     def go(terminate: asyncio.Event) -> Awaitable[int]:
         ask = local.asker(sys.stdin, sys.stdout, terminate) if asks else None
-        return local.run(job, args.library, show=show, terminate=terminate, ask=ask, yes=getattr(args, "yes", False))
+        yes, ca = getattr(args, "yes", False), getattr(args, "ca", "")
+        return local.run(job, args.library, show=show, terminate=terminate, ask=ask, yes=yes, more=more, ca=ca)
 
     return asyncio.run(_with_signals(go))
 

@@ -40,7 +40,19 @@ from litho_agent.report.port import PORT, StatusPort, answering
 
 __all__ = ["FILLED", "Limits", "check", "fill", "run"]
 
-FILLED = ("disk", "engine", "compress", "level", "then", "fit", "on_dirty", "on_bad_sector", "allow", "parallel")
+FILLED = (
+    "disk",
+    "engine",
+    "compress",
+    "level",
+    "then",
+    "fit",
+    "on_dirty",
+    "on_bad_sector",
+    "allow",
+    "parallel",
+    "sources",
+)
 """Fields of a job that the kernel command line may fill."""
 
 
@@ -136,6 +148,7 @@ async def _errand(
         move=move,
         limits=limits,
         hooks=hooks or Hooks(in_library=settings.library_hooks),
+        controller=settings.controller,
     )
     return await errand.run(terminate), job
 

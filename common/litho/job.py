@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-EDITION = 2
+EDITION = 3
 """Which edition of the order an order is in: raised with every change of what a `Job` or `Order` may hold. An agent of edition M
 reads orders up to M, and says so with its claim. (A test holds the shape of both against this number.)"""
 
@@ -58,6 +58,9 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     partition, takes one after the other."""
     skip_unknown: bool = False
     """Capture: leave out partitions on which no known file system lies (their place in the table stays)."""
+    sources: tuple[Short, ...] | msgspec.UnsetType = msgspec.UNSET
+    """Restore: where chunks are read from, in the words of `litho.library.sources`; left out where nobody chose, so that agents
+    that know nothing of it take the job."""
     allow: tuple[Short, ...] = ()
     """Guards that the task lifts, by the name that the guard's refusal gives: `removable`, `lvm`, `raid`, ..."""
     trust_h: Annotated[float, msgspec.Meta(ge=0, le=87600)] = 240.0

@@ -328,6 +328,10 @@ class Order(Message, frozen=True, kw_only=True):
     """Which edition of the order this is."""
     library: Text
     """`file:///path` on this machine, or `nfs://server/export`."""
+    sources: Annotated[tuple[Text, ...], msgspec.Meta(max_length=16)] | msgspec.UnsetType = msgspec.UNSET
+    """What the site reads images from when neither the job nor the node's command line says; words of `litho.library.sources`."""
+    library_token: Text | msgspec.UnsetType = msgspec.UNSET
+    """What the controller wants to see (as a bearer) of who reads its library over HTTP for this task."""
     engine: EngineName = ""
     """What the site captures with when neither the job nor the node's command line says; empty: the agent's own rule."""
     brokers: Annotated[tuple[Broker, ...], msgspec.Meta(min_length=1, max_length=16)]
@@ -337,7 +341,7 @@ class Order(Message, frozen=True, kw_only=True):
     progress_s: Annotated[float, msgspec.Meta(gt=0, le=3600)] = 2.0
 
     def __repr__(self) -> str:
-        """Without the password, so that it can be logged."""
+        """Without the password and the token, so that it can be logged."""
         return f"Order(task={self.task!r}, node={self.node!r}, job={self.job!r}, library={self.library!r})"
 
 

@@ -109,6 +109,7 @@ class JobOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     parallel: int = 0
     skip_unknown: bool = False
     allow: tuple[Short, ...] = ()
+    sources: tuple[Short, ...] = ()
     labels: dict[Short, Short] = {}
 
 

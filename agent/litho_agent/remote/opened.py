@@ -12,7 +12,7 @@ import contextlib
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -68,9 +68,7 @@ def fetched(several: Several, job: Job, room: Path) -> Library:
     """A library in the empty directory `room` that holds the small files of the job's version. Raises as `opened` does."""
     name = names.check_name(job.image)
     try:
-        version = job.version or several.whole(
-            names.pointer_file(name), shelf.SMALL, lambda data: manifest.parse_pointer(data, name=name)
-        )
+        version = job.version or _current(several, name)
         data, found = several.whole(
             names.manifest_file(name, version),
             manifest.MAX_BYTES,
@@ -79,11 +77,7 @@ def fetched(several: Several, job: Job, room: Path) -> Library:
     except SourceError as exc:
         if not exc.missing:
             raise
-        raise NotFoundError(
-            f"there is no image {ImageRef(name, job.version)} at {several}",
-            hint="see what there is with: litho image ls",
-            code="image-missing",
-        ) from exc
+        raise _no_image(job, several) from exc
     require_chunks(found, several)
     with files.telling(room):
         free = os.statvfs(room)
@@ -101,6 +95,34 @@ def fetched(several: Several, job: Job, room: Path) -> Library:
             (room / ref.file).write_bytes(several.whole(ref.file, ref.bytes, partial(_same, ref)))
         (room / names.manifest_file(name, version)).write_bytes(data)
     return Library.open(room)
+
+
+def current(order: WorkOrder, *, note: Callable[[str], None], cancelled: Callable[[], bool]) -> int:
+    """The version that a restore from web servers alone would take. Raises as `opened` does."""
+    tls = wire.context(Path(order.ca) if order.ca else None)
+    webs = [WebSource(one, tls=tls, cancelled=cancelled) for one in order.sources]
+    try:
+        several = Several(webs, note=note, cancelled=cancelled)
+        return order.job.version or _current(several, names.check_name(order.job.image))
+    except SourceError as exc:
+        if not exc.missing:
+            raise
+        raise _no_image(order.job, several) from exc
+    finally:
+        for one in webs:
+            one.close()
+
+
+def _current(several: Several, name: str) -> int:
+    return several.whole(names.pointer_file(name), shelf.SMALL, lambda data: manifest.parse_pointer(data, name=name))
+
+
+def _no_image(job: Job, several: Several) -> NotFoundError:
+    return NotFoundError(
+        f"there is no image {ImageRef(job.image, job.version)} at {several}",
+        hint="see what there is with: litho image ls",
+        code="image-missing",
+    )
 
 
 def require_chunks(found: Manifest, several: Several) -> None:

@@ -15,6 +15,7 @@ from click.core import ParameterSource
 
 from litho.errors import UsageError
 from litho.job import Compression, EngineName, Fit, OnBadSector, OnDirty, Then
+from litho.library import sources as sources_of
 from litho.library.names import parse_ref
 from litho_controller import api
 from litho_controller.cli import render, schedule
@@ -22,8 +23,8 @@ from litho_controller.cli.session import Session, json_option, noderange, pass_s
 
 # What only one kind of job understands; said with the other it is a mistake, not a wish to be ignored.
 _CAPTURE_ONLY = ("engine", "compress", "level", "on_bad_sector", "skip_unknown", "labels")
-_RESTORE_ONLY = ("fit", "verify_target", "free")
-_SAID_AS = {"labels": "--label", "free": "--discard or --zero-free"}
+_RESTORE_ONLY = ("fit", "verify_target", "free", "sources")
+_SAID_AS = {"labels": "--label", "sources": "--from", "free": "--discard or --zero-free"}
 NOPING = "noping"
 
 
@@ -102,6 +103,13 @@ def _label(text: str) -> tuple[str, str]:
 @click.option("--discard", "free", flag_value="discard", help="Restore of chunks: discard what is unused.")
 @click.option("--zero-free", "free", flag_value="zero", help="Restore of chunks: fill what is unused with zeros.")
 @click.option(
+    "--from",
+    "sources",
+    default="",
+    metavar="SOURCES",
+    help="Restore of chunks: nfs, controller, http://HOST/PATH, joined by commas; else the site's, else nfs.",
+)
+@click.option(
     "--parallel",
     type=click.IntRange(1, 8),
     default=None,
@@ -131,6 +139,7 @@ def nodeset(ctx: click.Context, /, range_: str, state: str, watch: bool, as_json
     Example:
       litho nodeset n01 image=golden --label owner=physics --watch
       litho nodeset compute,-n01 osimage=golden:2 --fit grow
+      litho nodeset n02 osimage=golden --from nfs,http://10.0.0.5/lib
       litho nodeset all stat
     """
     session = ctx.find_object(Session)
@@ -151,6 +160,7 @@ def nodeset(ctx: click.Context, /, range_: str, state: str, watch: bool, as_json
         parallel=options["parallel"] or 0,
         skip_unknown=options["skip_unknown"],
         allow=tuple(options["allow"]),
+        sources=sources_of.parse(options["sources"]) if options["sources"] else (),
         labels=dict(_label(text) for text in options["labels"]),
     )
     if job.compress == "gzip" and job.level > 9:

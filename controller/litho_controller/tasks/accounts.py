@@ -54,6 +54,12 @@ def password(secret: bytes, *, task: str, session: str) -> str:
     return base64.urlsafe_b64encode(digest).decode().rstrip("=")
 
 
+def library_proof(secret: bytes, *, task: str, session: str) -> str:
+    """What one session of one task shows to read the library over HTTP."""
+    digest = hmac.new(secret, f"library/{task}/{session}".encode(), "sha256").digest()
+    return base64.urlsafe_b64encode(digest).decode().rstrip("=")
+
+
 def wanted(secret: bytes, rows: Iterable[TaskRow], *, now: float, linger_s: float) -> dict[str, str]:
     """The accounts that there should be; `rows` are the newest claimed task of each node, `now` seconds since 1970."""
     return {

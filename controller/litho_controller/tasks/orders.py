@@ -41,6 +41,16 @@ def library_url(directory: Path, site_keys: dict[str, str], nfsserver: str = "")
     return f"nfs://{server}/{export.lstrip('/')}"
 
 
+SOURCES_KEY = "imagelibsources"
+"""Key of the site table: what images are restored from when a task does not say, words joined by commas."""
+
+
+def site_sources(site_keys: dict[str, str]) -> tuple[str, ...] | msgspec.UnsetType:
+    """What site.imagelibsources says, cut to what an order may hold. What is wrong with a word is said by the agent."""
+    words = [word.strip()[:300] for word in site_keys.get(SOURCES_KEY, "").split(",") if word.strip()]
+    return tuple(words[:16]) if words else msgspec.UNSET
+
+
 def order(installation: Installation, row: TaskRow, site_keys: dict[str, str], nfsserver: str = "") -> Order:
     """What the agent is to do, and how to talk about it. `nfsserver` is its node's in noderes."""
     account = (
@@ -48,12 +58,17 @@ def order(installation: Installation, row: TaskRow, site_keys: dict[str, str], n
         if installation.credentials
         else ("", "")
     )
+    session = row.task.session
+    proof = accounts.library_proof(installation.secret, task=row.id, session=session)
+    reads = row.action != "capture"
     return Order(
         task=row.id,
         node=row.node,
         site=installation.site,
         job=msgspec.structs.replace(row.job, trust_h=installation.trust_h),
         library=library_url(installation.library, site_keys, nfsserver),
+        sources=site_sources(site_keys) if reads else msgspec.UNSET,
+        library_token=f"{row.id}.{proof}" if reads else msgspec.UNSET,
         engine=installation.engine,
         brokers=installation.brokers,
         username=account[0],

@@ -13,6 +13,7 @@ import msgspec
 from litho import nodestat
 from litho.errors import UsageError
 from litho.job import Job
+from litho.library import sources
 from litho.messages import EventReport, Failed, Planned, Started, Succeeded
 from litho.progress import Progress
 from litho.task import Cancelled, Event, Fail, Plan, Start, State, Succeed, Task
@@ -133,8 +134,16 @@ def job_of(options: JobOptions, *, action: str, image: str, version: int, vcl_ma
     """The job that the agent is given. Raises UsageError for choices that do not go together."""
     if options.compress == "gzip" and options.level > 9:
         raise UsageError(f"gzip has no level {options.level}", hint="it goes from 1 to 9", code="bad-job")
+    if options.sources and action == "capture":
+        raise UsageError(
+            "a capture writes to the library, which is not done over HTTP",
+            hint="leave the sources out",
+            code="bad-job",
+        )
+    chosen = msgspec.structs.asdict(options)
+    chosen["sources"] = sources.check(options.sources) if options.sources else msgspec.UNSET
     values = {
-        **msgspec.structs.asdict(options),
+        **{name: value for name, value in chosen.items() if value is not msgspec.UNSET},
         "action": action,
         "image": image,
         "version": version,

@@ -1,7 +1,8 @@
 """The two doors, and the border at which errors become answers.
 
-* `node_app`: on TCP, for nodes. It takes claims, gives out what a node boots with, and says that it is alive; everything else is
-  404. Whoever can reach the port can knock here, so a request is small and strict, and no task is had without its token.
+* `node_app`: on TCP, for nodes. It takes claims, gives out what a node boots with and what it restores from, and says that it
+  is alive; everything else is 404. Whoever can reach the port can knock here, so a request is small and strict, and neither a
+  task nor the library is had without its token.
 * `admin_app`: on a unix socket that only its owner may open: the whole API.
 
 Whatever goes wrong is answered with a `litho.messages.Problem`. A mistake of ours is logged with its trace and answered without.
@@ -25,6 +26,7 @@ from litho_controller.web import bundles, care, images, inventory, nodes, object
 from litho_controller.web import power as switching
 from litho_controller.web.boot import BootDoor
 from litho_controller.web.desk import DESK, MAX_BODY, Desk
+from litho_controller.web.library import LibraryDoor
 from litho_controller.web.osfiles import OsFiles
 
 log = logging.getLogger("litho.web")
@@ -56,6 +58,7 @@ def node_app(desk: Desk, boot: BootDoor | None = None) -> web.Application:
     app = web.Application(client_max_size=MAX_PAYLOAD, middlewares=[telling])
     app[DESK] = desk
     app.router.add_post("/v1/claim", claim)
+    LibraryDoor(desk.tasks).add_to(app)
     if boot is not None:
         boot.add_to(app)
         OsFiles(desk.tasks).add_to(app)
