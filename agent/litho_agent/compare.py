@@ -8,7 +8,6 @@ been started since always differs a little: it wrote logs, and the time of its l
 from __future__ import annotations
 
 import time
-from pathlib import Path
 
 from litho import amounts
 from litho.errors import IntegrityError, RefusedError
@@ -22,6 +21,7 @@ from litho_agent.disks import Disk, choose, facts, held, inventory
 from litho_agent.gauges import Gauges
 from litho_agent.layout import Table, read_layout
 from litho_agent.mover import WorkOrder
+from litho_agent.remote.opened import opened
 from litho_agent.restore import Devices
 from litho_agent.telling import Teller, check_cancelled
 from litho_agent.windows import Windows
@@ -31,10 +31,13 @@ def compare(order: WorkOrder, teller: Teller) -> Succeeded:
     """Do `order`. Raises IntegrityError (code target-differs) when something is not what the image holds, and any other of the
     tree in `litho.errors`.
     """
-    began = time.monotonic()
-    job = order.job
     teller.enter("look")
-    library = Library.open(Path(order.library))
+    with opened(order, teller) as library:
+        return _compare(library, order.job, teller)
+
+
+def _compare(library: Library, job: Job, teller: Teller) -> Succeeded:
+    began = time.monotonic()
     manifest = library.manifest(library.resolve(ImageRef(names.check_name(job.image), job.version)))
     parts = comparable(manifest)
     disk = choose(inventory.read(), job.disk, "capture", job.allow).require()
