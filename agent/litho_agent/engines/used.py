@@ -3,7 +3,8 @@
 `partclone.<fs> -D` writes a map of used extents without copying anything; it was correct for every file system that
 partclone knows (measured with partclone 0.3.23: only the used extents on a target full of other bytes gave a clean file
 system). It takes up to two seconds because its progress thread sleeps in whole seconds. For ext2/3/4 the same map comes
-from `dumpe2fs` at once.
+from `dumpe2fs` at once. (The chunk engine reads more file systems' records itself: `litho_agent.freespace`. What a stream of
+partclone or partimage must hold at least is told here, because it is what they count.)
 
 What neither knows (ReiserFS, JFS, swap, nothing at all) has no map. Nor has an F2FS on a disk with 4096 bytes a sector: partclone
 finds no super block there (`partclone_reads`).
