@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-EDITION = 3
+EDITION = 4
 """Which edition of the order an order is in: raised with every change of what a `Job` or `Order` may hold. An agent of edition M
 reads orders up to M, and says so with its claim. (A test holds the shape of both against this number.)"""
 

@@ -276,6 +276,8 @@ class Broker(msgspec.Struct, frozen=True, kw_only=True):
 
     host: Text
     port: Annotated[int, msgspec.Meta(ge=1, le=65535)] = 1883
+    ca: Annotated[str, msgspec.Meta(max_length=64 * 1024)] = ""
+    """Certificates (PEM) of whoever may have signed the broker's; with them the way to it is TLS, without plain TCP."""
 
 
 class ClaimRequest(Message, frozen=True, kw_only=True):

@@ -224,6 +224,14 @@ def _rules(config: Config) -> list[tuple[str, str, str]]:
                 "set power.command, or leave it empty",
             )
         )
+    for key in ("login", "node_login", "ca"):
+        file = getattr(config.broker, key)
+        if file and config.broker.embedded:
+            broken.append(
+                (f"broker.{key}", "is for a broker that is not embedded", "nothing, or broker.embedded = false")
+            )
+        elif file and not file.startswith("/"):
+            broken.append((f"broker.{key}", f"is {file!r}", "the absolute path of a file, or empty"))
     if config.broker.port == 0 and not config.broker.embedded:
         broken.append(("broker.port", "is 0 for a broker that is not embedded", "the port it listens on, 1 to 65535"))
     if config.timeouts.heartbeat_s * 2 > config.timeouts.lease_s:

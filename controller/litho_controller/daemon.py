@@ -33,11 +33,12 @@ from litho.errors import LithoError, RefusedError
 from litho.job import EngineName
 from litho.library import Library
 from litho.messages import Broker
-from litho_controller import hold, sdnotify
+from litho_controller import broker_other, hold, sdnotify
 from litho_controller.api_schedule import PowerAction
 from litho_controller.boot.cmdline import BootFiles
 from litho_controller.boot.tftp import TftpFiles
 from litho_controller.broker import EmbeddedBroker
+from litho_controller.broker_other import Entry
 from litho_controller.bundle.importing import Importer
 from litho_controller.config import Config
 from litho_controller.inbox import Endpoint, Inbox
@@ -97,7 +98,8 @@ async def serve(config: Config, *, take_over: bool = False, ready: Callable[[Tas
         admin_door = stack.enter_context(doors.open_unix(config.socket))
 
         broker = await _broker(config, stack)
-        endpoint = _endpoint(config, broker)
+        entry = await asyncio.to_thread(broker_other.read, config.broker)
+        endpoint = _endpoint(config, broker, entry)
         inbox = Inbox(config.site, endpoint)
         access: Access = broker or OpenAccess()
         installation = Installation(
@@ -109,8 +111,11 @@ async def serve(config: Config, *, take_over: bool = False, ready: Callable[[Tas
             engine=cast("EngineName", config.capture.engine),
             trust_h=config.chunks.trust_h,
             credentials=broker is not None,
+            login=entry.nodes,
             url=_url(config, nodes_door),
-            brokers=(Broker(host=config.broker.advertise or _name_of(config.broker.host), port=endpoint.port),),
+            brokers=(
+                Broker(host=config.broker.advertise or _name_of(config.broker.host), port=endpoint.port, ca=entry.ca),
+            ),
         )
         tasks = Tasks(store, library, boot, installation, bus=inbox, access=access, clock=SystemClock())
         bundles = Importer(store, library, config.state_dir)
@@ -211,9 +216,16 @@ async def _broker(config: Config, stack: contextlib.AsyncExitStack) -> EmbeddedB
     return broker
 
 
-def _endpoint(config: Config, broker: EmbeddedBroker | None) -> Endpoint:
+def _endpoint(config: Config, broker: EmbeddedBroker | None, entry: Entry) -> Endpoint:
     if broker is None:
-        return Endpoint(host=config.broker.host, port=config.broker.port, client=f"litho-controller-{config.site}")
+        return Endpoint(
+            host=config.broker.host,
+            port=config.broker.port,
+            username=entry.controller.username,
+            password=entry.controller.password,
+            client=f"litho-controller-{config.site}",
+            ca=entry.ca,
+        )
     return Endpoint(
         host=broker.dial,
         port=broker.port,

@@ -26,6 +26,7 @@ import msgspec
 from litho import messages, nodestat
 from litho.errors import LithoError, WireError
 from litho.messages import Command, EventReport, Kind, ProgressReport, Status
+from litho_controller import broker_other
 
 log = logging.getLogger("litho.inbox")
 
@@ -67,6 +68,12 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     username: str = ""
     password: str = ""
     client: str
+    ca: str = ""
+    """Certificates (PEM) that vouch for the broker, or empty for a way without TLS."""
+
+    def __repr__(self) -> str:
+        """Without the password, so that it can be logged."""
+        return f"Endpoint({self.host!r}, {self.port})"
 
 
 class Inbox:
@@ -127,6 +134,7 @@ class Inbox:
             keepalive=KEEPALIVE_S,
             max_queued_incoming_messages=INCOMING,
             max_inflight_messages=1000,
+            tls_context=broker_other.context(place.ca),
         )
         client.pending_calls_threshold = _SENDERS + 4
         async with client:

@@ -45,6 +45,22 @@ class Broker(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     advertise: Annotated[
         str, Meta(description="Name or address of the broker that nodes are given; empty: the same as host.")
     ] = ""
+    login: Annotated[
+        str,
+        Meta(
+            description="File with `USER:PASSWORD` in one line, by which the controller enters a broker that is not embedded."
+        ),
+    ] = ""
+    node_login: Annotated[
+        str, Meta(description="The same for nodes, which are given it with their order; empty: they enter without.")
+    ] = ""
+    ca: Annotated[
+        str,
+        Meta(
+            description="File with the certificates (PEM) that vouch for a broker that is not embedded; with it the controller "
+            "and nodes speak TLS."
+        ),
+    ] = ""
 
 
 class SlotLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -20,6 +20,7 @@ import asyncio
 import contextlib
 import logging
 import random
+import ssl
 import time
 from collections.abc import AsyncIterator, Callable
 from typing import Self
@@ -192,6 +193,8 @@ class MqttReporter:
             timeout=ANSWER_S,
             keepalive=int(min(60, max(5, order.heartbeat_s))),
             max_queued_incoming_messages=_INCOMING,
+            # Only whom the order's certificates vouch for is spoken to: the password is for nobody else.
+            tls_context=ssl.create_default_context(cadata=broker.ca) if broker.ca else None,
         )
         async with client:
             yield client

@@ -8,6 +8,7 @@ import msgspec
 
 from litho.job import EngineName
 from litho.messages import Broker, Order
+from litho_controller.broker_other import Login
 from litho_controller.store.tasks import TaskRow
 from litho_controller.tasks import accounts
 
@@ -25,7 +26,9 @@ class Installation(msgspec.Struct, kw_only=True):
     trust_h: float = 240.0
     """Hours for which captures rely on packs that were read whole."""
     credentials: bool = True
-    """False for a broker that is not ours: agents speak to it without an account."""
+    """False for a broker that is not ours: agents enter it with `login`."""
+    login: Login = Login()
+    """The nodes' account in a broker that is not ours."""
     url: str = ""
     """Base address of the controller."""
     brokers: tuple[Broker, ...] = ()
@@ -56,7 +59,7 @@ def order(installation: Installation, row: TaskRow, site_keys: dict[str, str], n
     account = (
         (row.node, accounts.password(installation.secret, task=row.id, session=row.task.session))
         if installation.credentials
-        else ("", "")
+        else (installation.login.username, installation.login.password)
     )
     session = row.task.session
     proof = accounts.library_proof(installation.secret, task=row.id, session=session)

@@ -9,7 +9,8 @@ import pytest
 
 from litho.errors import LibraryError, LithoError, RefusedError
 from litho.library import Library
-from litho_controller import daemon
+from litho_controller import broker_other, daemon
+from litho_controller.broker_other import Login
 from litho_controller.config import Broker, Config, Http
 from litho_controller.web import doors
 
@@ -60,14 +61,17 @@ def test_nodes_are_told_an_address_that_leads_here():
 
 def test_a_broker_that_is_not_ours_is_used_as_it_is():
     config = Config(broker=Broker(embedded=False, host="mq.example", port=8883), site="lab")
-    endpoint = daemon._endpoint(config, None)
+    entry = broker_other.Entry(controller=Login("litho", "s:cret"), ca="-----BEGIN")
+    endpoint = daemon._endpoint(config, None, entry)
     assert msgspec.structs.asdict(endpoint) == {
         "host": "mq.example",
         "port": 8883,
-        "username": "",
-        "password": "",
+        "username": "litho",
+        "password": "s:cret",
         "client": "litho-controller-lab",
+        "ca": "-----BEGIN",
     }
+    assert "cret" not in repr(endpoint) and "cret" not in repr(entry)
 
 
 # ---------------------------------------------------------------- doors
