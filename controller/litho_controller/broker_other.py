@@ -1,7 +1,7 @@
 """A broker that is not ours: how the controller and its nodes enter it, as the settings name it in files.
 
 Passwords are in files (`USER:PASSWORD`, one line), never in the settings, on a command line or in a log. They are read once, when
-the daemon starts. The certificates of `broker.ca` go to the nodes with their orders, so that both sides hold the broker's against the
+the daemon starts. The certificates of `broker.ca` go to the nodes with their orders: both sides hold the broker against the
 same ones. What each account may do there is the broker's own business: docs/reference/configuration.md says what is needed.
 """
 
