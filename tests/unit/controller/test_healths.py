@@ -103,7 +103,7 @@ def test_a_verdict_that_turned_bad_is_logged_once_a_task(caplog):
 
 def test_the_command_line_shows_figures_the_verdict_and_the_warning_first():
     said = dict(render.health(HealthView(at=0, task="t-1", health=GOOD)))
-    assert said["health"].startswith("processors 43%, load 1.2, 3.0 GiB of 8.0 GiB memory free, agent 120 MiB, at 19")
+    assert said["health"].startswith("processors 43%, load 1.2, 3.2 GB of 8.6 GB memory free, agent 126 MB, at 19")
     assert said["disk"] == "SMART passed (34 degrees Celsius)"
     assert said["warning"] == ""
     bad = render.health(HealthView(at=0, task="t-1", health=BAD, warning="it fails"))

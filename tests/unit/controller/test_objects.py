@@ -349,7 +349,7 @@ async def test_a_machine_is_what_its_agent_said_and_no_more(admin, desk):
     await desk.agent(task)
     answer = await admin.ask("GET", "/v1/inventory", api.InventoryAnswer, range="all")
     assert answer.nodes == (
-        api.InventoryLine(node="n01", facts=(("Memory", "1024 MB"),)),
+        api.InventoryLine(node="n01", facts=(("Memory", "1.1 GB"),)),
         api.InventoryLine(node="n02"),
     )
 
@@ -370,7 +370,7 @@ async def test_a_machine_is_what_its_agent_said_and_no_more(admin, desk):
             (
                 ("System Description", "Dell  R650"),
                 ("CPU", "8 x Xeon"),
-                ("Memory", "65536 MB"),
+                ("Memory", "68.7 GB"),
                 ("Architecture", "x86_64"),
                 ("MAC Address 1", "52:54:00:00:00:01"),
                 ("MAC Address 2", "52:54:00:00:00:02"),
