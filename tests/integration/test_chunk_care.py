@@ -1,11 +1,7 @@
 """The chunk store's care: nothing that an image needs is taken away, nothing stays that none needs, no damage is believed."""
 
 import os
-import random
 import shutil
-import signal
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -276,44 +272,3 @@ def test_a_lost_index_is_made_anew_from_the_packs_frames(library, tmp_path):
 def _pack_of(library: Library, name: str) -> str:
     index = scrub.read_index(library, library.manifest(ImageRef(name)).parts[0])
     return index.packs[0].hex()
-
-
-# ---------------------------------------------------------------- death
-
-
-COLLECT = (
-    "import sys; from pathlib import Path; from litho.library import Library; from litho.library.chunks import ChunkStore, gc\n"
-    "print('go', flush=True)\n"
-    "gc.collect(ChunkStore(Library.open(Path(sys.argv[1]))), grace_s=0, pack_bytes=1 << 20)\n"
-)
-
-
-def test_a_collector_killed_at_any_moment_loses_nothing_and_leaks_nothing(library, tmp_path):
-    rng = random.Random(4)  # noqa: S311  repeatable moments
-    data = contents(1, 4 * MB)
-    killed = 0
-    for n in range(25):
-        change(data, n, 0.02)
-        image(library, tmp_path, "golden", data)
-        versions = library.versions("golden")
-        if len(versions) > 2:
-            care.remove(library, ImageRef("golden", versions[0]))
-        child = subprocess.Popen([sys.executable, "-c", COLLECT, str(library.root)], stdout=subprocess.PIPE)
-        assert child.stdout is not None
-        assert child.stdout.readline() == b"go\n"
-        time.sleep(rng.random() * 0.06)
-        child.send_signal(signal.SIGKILL)
-        killed += child.wait() == -signal.SIGKILL
-        child.stdout.close()
-        (library.root / DIRECTORY / "gc.lock").unlink(missing_ok=True)
-        assert scrub.check_image(library, library.manifest(ImageRef("golden"))) == []
-    assert killed >= 5
-    kept = library.versions("golden")
-    for version in kept[:-1]:
-        care.remove(library, ImageRef("golden", version))
-    sweep(library, 4)
-    assert restored(library, tmp_path, ImageRef("golden")) == data
-    assert stored(library) < 2.1 * (len(data) + MB)
-    care.remove(library, ImageRef("golden"))
-    sweep(library, 3)
-    assert {path.name for path in (library.root / DIRECTORY).iterdir()} == set()

@@ -5,8 +5,6 @@
 
 import os
 import random
-import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from hashlib import sha256
@@ -23,6 +21,7 @@ from litho_agent import restore as restoring
 from litho_agent.chunk import adapter
 from litho_agent.chunk.usage import used_map
 from support.chunked import MB, OWNER, contents
+from support.memory import in_memory
 
 FLIPS = int(os.environ.get("LITHO_FLIPS", "60"))
 GRAIN = 128 * 1024
@@ -48,11 +47,8 @@ KINDS = {
 
 @pytest.fixture
 def memory() -> Iterator[Path]:
-    """A folder in memory, where there is one: thousands of small files are written."""
-    shared = Path("/dev/shm")  # noqa: S108 - only a faster place
-    folder = Path(tempfile.mkdtemp(dir=shared if os.access(shared, os.W_OK) else None))
-    yield folder
-    shutil.rmtree(folder)
+    with in_memory() as folder:
+        yield folder
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 
 from litho.errors import IntegrityError
 from litho.library import ImageRef, Library, Manifest, Part, Stage, care
-from litho.library.chunks import ChunkStore, ChunkWriter, gc, scrub, trust
+from litho.library.chunks import ChunkStore, ChunkWriter, gc, roll, scrub, trust
 from litho.library.chunks.lock import Lock
 from litho.library.chunks.store import DIRECTORY
 from litho.messages import DiskFacts
@@ -182,7 +182,7 @@ def test_receipts_go_with_their_packs(library, source):
     care.remove(library, ImageRef("golden"))
     for _ in range(3):
         gc.collect(ChunkStore(library), grace_s=0)
-    assert list((library.root / DIRECTORY).iterdir()) == []
+    assert {path.name for path in (library.root / DIRECTORY).iterdir()} <= {roll.NAME}
 
 
 def test_receipts_of_the_future_and_of_long_ago_do_not_count():
