@@ -10,13 +10,14 @@ import pytest
 
 from litho.errors import CancelledError, IntegrityError, LibraryError, RefusedError
 from litho.job import Job
-from litho.library import ImageRef, Library, Owner, manifest
+from litho.library import ImageRef, Library, Owner, care, manifest
+from litho.library.chunks import ChunkStore, gc, scrub
 from litho_agent.chunk import adapter
 from litho_agent.mover import WorkOrder
 from litho_agent.remote.opened import opened
 from litho_agent.remote.web import Web
 from litho_agent.telling import Recorder
-from support.chunked import MB, capture, contents
+from support.chunked import MB, capture, contents, packs
 from support.loop import sh
 from support.webs import mirror, nginx, scripted
 
@@ -249,3 +250,25 @@ def test_random_servers_never_get_a_wrong_byte_onto_the_disk(image, tmp_path):
     with scripted(odd) as server, nginx(tmp_path / "n", (library.root, "")) as good:
         printed(order(good.url(), server.url), tmp_path / "t")
     assert (tmp_path / "t").read_bytes() == data
+
+
+def test_chunks_that_the_collector_moved_to_other_packs_are_found(tmp_path):
+    large = bytes(contents(3, SIZE, noise=1.0))
+    # A quarter of each megabyte is needed when the large image is gone.
+    small = b"".join(large[at : at + MB // 4] + bytes(3 * MB // 4) for at in range(0, SIZE, MB))
+    library = Library.create(tmp_path / "lib")
+    (tmp_path / "a").write_bytes(large)
+    (tmp_path / "b").write_bytes(small)
+    capture(library, "large", tmp_path / "a")
+    capture(library, "golden", tmp_path / "b")
+    care.remove(library, ImageRef("large"))
+    [part] = library.manifest(ImageRef("golden", 1)).parts
+    named = {pack.hex() for pack in scrub.read_index(library, part).packs}
+    for _ in range(3):
+        gc.collect(ChunkStore(library), grace_s=0, pack_bytes=MB)
+    assert named - packs(library), "a pack that the image names is gone"
+    with nginx(tmp_path / "n", (library.root, "")) as server:
+        printed(order(server.url()), tmp_path / "t")
+        assert any(".catalog" in line for line in server.asked())
+    found = (tmp_path / "t").read_bytes()
+    assert all(found[at : at + MB // 4] == small[at : at + MB // 4] for at in range(0, SIZE, MB))

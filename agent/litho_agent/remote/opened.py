@@ -91,6 +91,7 @@ def fetched(several: Several, job: Job, room: Path) -> Library:
         marker = shelf.Marker(library=several.identity)
         (room / shelf.MARKER).write_bytes(msgspec.json.encode(marker))
         (room / DIRECTORY).mkdir()
+        several.room = room / DIRECTORY
         for ref in found.files():
             (room / ref.file).write_bytes(several.whole(ref.file, ref.bytes, partial(_same, ref)))
         (room / names.manifest_file(name, version)).write_bytes(data)

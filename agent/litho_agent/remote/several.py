@@ -20,8 +20,10 @@ import msgspec
 
 from litho.errors import CancelledError, IntegrityError, LibraryError
 from litho.library import files, shelf
+from litho.library.chunks import catalog, roll
 from litho.library.chunks import pack as packs
 from litho.library.chunks.spans import PackFiles, PackMissingError, PackSource, Spans, Watch
+from litho.library.chunks.store import DIRECTORY, MAX_CATALOG
 from litho_agent.remote.answers import SourceError
 from litho_agent.remote.standing import PATIENCE_S, Standings
 
@@ -73,9 +75,12 @@ class Several:
         note: Note,
         cancelled: Callable[[], bool] = lambda: False,
         identity: str = "",
+        room: Path | None = None,
         patience_s: float = PATIENCE_S,
     ) -> None:
-        """`note` is told which source is left, and why. `identity` is the library's; empty: the first that answers says it."""
+        """`note` is told which source is left, and why. `identity` is the library's; empty: the first that answers says it.
+        `room` is a directory `.chunks` of our own, for what tells where chunks are; None: there is a real one."""
+        self.room = room
         self._members = tuple(members)
         self._standings = Standings([str(one) for one in members], now=time.monotonic(), patience_s=patience_s)
         self._note = note
@@ -115,6 +120,30 @@ class Several:
         """What `check` makes of a small file; it raises IntegrityError for wrong bytes. Raises SourceError (missing) when no
         source has it, LibraryError, CancelledError."""
         return self.ask(lambda i: (check(self._members[i].whole(name, limit)), 0), b"")
+
+    def gather(self) -> None:
+        """Fetch the roll and the catalogs into the room, once. A library that was never collected has no roll."""
+        room, self.room = self.room, None
+        if room is None:
+            return
+        try:
+            listing = self.whole(f"{DIRECTORY}/{roll.NAME}", roll.MAX_BYTES, roll.parse)
+        except SourceError as exc:
+            if not exc.missing:
+                raise
+            return
+        with files.telling(room):
+            for pack in listing.live:
+                # Only their names count: their indexes are read from the sources.
+                (room / f"{pack.hex()}.idx").touch()
+                (room / f"{pack.hex()}.pack").touch()
+            for name in listing.catalogs:
+                file = f"{name.hex()}.catalog"
+                try:
+                    (room / file).write_bytes(self.whole(f"{DIRECTORY}/{file}", MAX_CATALOG, _catalog))
+                except SourceError as exc:
+                    if not exc.missing:
+                        raise
 
     def spans(self, watch: Watch = lambda _: None) -> SeveralSpans:
         """A way to the bytes for one thread."""
@@ -247,6 +276,11 @@ class Several:
     def _say(self, text: str) -> None:
         if text:
             self._note(text)
+
+
+def _catalog(data: bytes) -> bytes:
+    catalog.parse(data)
+    return data
 
 
 def _failed(i: int, exc: LibraryError, *, lasting: bool = False) -> Tell:

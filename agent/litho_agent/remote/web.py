@@ -83,6 +83,9 @@ class WebSource:
             self._sizes[pack] = size
         return self._sizes[pack]
 
+    def gather(self) -> None:
+        """Done for all sources together (`several`)."""
+
     def spans(self, watch: Watch = lambda _: None) -> WebSpans:
         """A way to the bytes for one thread."""
         return WebSpans(self, self.connect(), watch)

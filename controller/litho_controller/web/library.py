@@ -5,6 +5,7 @@
     <image>.v<n>-*.sfdisk, .head, .chunks,   what a manifest in chunks names
         -job.log
     .chunks/<id>.pack, .idx, .idx.condemned  packs and their indexes
+    .chunks/roll, <id>.catalog               where chunks are that moved
 
 Whoever asks must show the token that came with the claim of a task which restores or compares, and which has not ended (or is
 lost: its node may still be at work). It opens the packs, and the files of that task's one version; nothing is listed. A name is
@@ -28,6 +29,7 @@ from aiohttp.abc import AbstractStreamWriter
 
 from litho.errors import NotFoundError
 from litho.library import files, names, shelf
+from litho.library.chunks import roll
 from litho.library.chunks.store import DIRECTORY
 from litho.library.sources import DOOR
 from litho.task import State
@@ -37,7 +39,7 @@ from litho_controller.tasks import accounts
 from litho_controller.tasks.core import Tasks
 
 _BEARER = re.compile(r"Bearer (?P<task>t-[0-9]{1,15})\.(?P<proof>[A-Za-z0-9_-]{20,100})", re.ASCII)
-_PACK = re.compile(r"[0-9a-f]{32}\.(pack|idx|idx\.condemned)", re.ASCII)
+_PACK = re.compile(rf"{roll.NAME}|[0-9a-f]{{32}}\.(pack|idx|idx\.condemned|catalog)", re.ASCII)
 _LINKS = (errno.ELOOP, errno.ENOTDIR, errno.ENXIO, errno.ENAMETOOLONG)
 """What a link in the place of a file or directory says, a socket, and a name that can be none."""
 _FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK

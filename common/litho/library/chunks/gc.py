@@ -31,7 +31,7 @@ import msgspec
 
 from litho.errors import IntegrityError, LibraryError, RefusedError
 from litho.library import files, names
-from litho.library.chunks import indexfile
+from litho.library.chunks import indexfile, roll
 from litho.library.chunks.index import Index
 from litho.library.chunks.known import Known
 from litho.library.chunks.lock import Lock
@@ -155,6 +155,7 @@ class _Run:
             self._thin(before, marks)
         after = store.listing()
         Known.load(store).rewrite()
+        roll.write(store)
         return Swept(
             indexes=count,
             packs=len(after.live),

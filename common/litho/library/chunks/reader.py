@@ -76,6 +76,7 @@ class Locator:
             why = exc.message
         known = self._known
         if known is None:
+            self.store.packs.gather()
             self._known = known = Known.load(self.store)
         other = known.find(digest)
         record = self.store.index(other).find(digest) if other is not None else None

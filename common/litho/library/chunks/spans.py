@@ -66,6 +66,9 @@ class PackSource(Protocol):
     def spans(self, watch: Watch = lambda _: None) -> Spans:
         """A way to the bytes for one thread."""
 
+    def gather(self) -> None:
+        """A pack is missing: see to it that the library's directory says what others there are. Raises LibraryError."""
+
 
 class PackFiles:
     """The packs in a directory."""
@@ -96,6 +99,9 @@ class PackFiles:
             raise PackMissingError(pack, self._root) from exc
         except OSError as exc:
             raise files.library_error(exc, self._root) from exc
+
+    def gather(self) -> None:
+        """It is the directory."""
 
     def spans(self, watch: Watch = lambda _: None) -> FileSpans:
         """A way to the bytes for one thread. A read of a file cannot be watched: it comes as a whole."""
