@@ -18,8 +18,8 @@ _MFT, _MIRROR, _LOG, _VOLUME, _BITMAP = 0, 1, 2, 3, 6
 _INFORMATION, _DATA, _END, _LIST = 0x70, 0x80, 0xFFFFFFFF, 0x20
 _DIRTY = 0x0001
 _FIXUP = 512
-_FACTS = slice(3, 84)
-"""Of a boot sector: all but its code."""
+_FACTS = (slice(11, 14), slice(40, 65))
+"""Of a boot sector: what is gone by here. Where the partition begins, for one, is often changed in the first copy only."""
 _MOST_CLUSTERS = 2**48
 
 
@@ -76,7 +76,8 @@ class _Volume:
             raise DoubtError("the NTFS is larger than its partition")
         if not (0 < table < self.clusters and 0 < mirror < self.clusters):
             raise DoubtError("the NTFS's master file table lies outside of it")
-        if exactly(read_at, sectors * sector, 512)[_FACTS] != boot[_FACTS]:
+        copy = exactly(read_at, sectors * sector, 512)
+        if any(copy[place] != boot[place] for place in _FACTS):
             raise DoubtError("the copy of the NTFS's boot sector says something else")
         self._table = table * self.cluster
         [(_, first)] = self._found(self._record(_MFT), _DATA)
