@@ -122,7 +122,7 @@ def test_a_disk_goes_into_chunks_and_out_again_and_the_next_time_only_what_diffe
         bench.captured("n01", "another-name", disk, engine="chunk")
         assert came_from(bench, "another-name") == ("golden", 2), "found by a sample of its chunks"
         assert share(bench, "another-name") == 1
-        assert "golden:2, which has " in bench.ask("image", "show", "another-name")
+        assert "golden:2, which had " in bench.ask("image", "show", "another-name")
         [listed] = [one for one in json.loads(bench.ask("image", "ls", "--json")) if one["image"] == "another-name"]
         assert listed["parent"] == "golden:2"
 

@@ -120,7 +120,7 @@ def _parent(manifest: Manifest) -> str:
     if not manifest.parent:
         return ""
     counts = f"{render.size(manifest.shared)} of {render.size(manifest.used)}"
-    return f"{manifest.parent_image}:{manifest.parent}, which has {counts} as well"
+    return f"{manifest.parent_image}:{manifest.parent}, which had {counts} as well"
 
 
 def _lost_places(manifest: Manifest) -> render.Grid:
