@@ -185,7 +185,7 @@ class Succeeded(msgspec.Struct, frozen=True, kw_only=True, tag="succeeded"):
     """The work is done and verified: for a capture the image is published, for a restore the disk is synced and checked."""
 
     image: Text
-    version: Count
+    version: Annotated[int, msgspec.Meta(ge=0, le=999_999_999)]
     used: Count
     """Bytes of used data that were moved."""
     stored: Count

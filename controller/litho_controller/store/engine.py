@@ -7,6 +7,10 @@ SQLite is the default and shapes the rules, which hold for PostgreSQL as well:
 * Readers do not wait (WAL), and see one moment.
 * A transaction is short and awaits nothing but the database.
 
+PostgreSQL gets there by other ways: REPEATABLE READ, where a reader sees one moment, too, and a writer whose rows somebody else
+has changed meanwhile (a person with psql) fails instead of undoing it. A connection is tried before it is used again, so that a
+server that was restarted costs nothing. It knows no NUL in a text, which a node's words may hold: it becomes U+FFFD.
+
 Trap: Python's sqlite3 begins transactions by itself, and only before an INSERT. That is switched off (`isolation_level = None`)
 and a listener says BEGIN, as SQLAlchemy's documentation of pysqlite advises.
 
@@ -60,7 +64,7 @@ class Store:
         Raises ConfigError for an address that cannot be used, RefusedError for a database newer than this code, LithoError.
         """
         try:
-            engine = create_async_engine(url)
+            engine = create_async_engine(url, **_options(url))
         except ModuleNotFoundError as exc:
             raise ConfigError(
                 f"the database driver {exc.name} is not installed",
@@ -73,6 +77,8 @@ class Store:
                 await asyncio.to_thread(_close_to_others, Path(engine.url.database))
             sa.event.listen(engine.sync_engine, "connect", _connected)
             sa.event.listen(engine.sync_engine, "begin", _begun)
+        else:
+            sa.event.listen(engine.sync_engine, "before_cursor_execute", _without_nul, retval=True)
         store = cls(engine)
         try:
             async with store.write() as conn:
@@ -90,17 +96,54 @@ class Store:
     async def read(self) -> AsyncIterator[AsyncConnection]:
         """A transaction that only reads. Raises LithoError."""
         with telling():
-            async with self._engine.connect() as conn:
+            async with self._connection() as conn:
                 yield conn
 
     @contextlib.asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncConnection]:
         """A transaction that may write: committed when the block ends, undone by any exception. Raises LithoError."""
         with telling():
-            async with self._writer, self._engine.connect() as conn:
+            async with self._writer, self._connection() as conn:
                 await conn.execution_options(**{_WRITES: True})
                 async with conn.begin():
                     yield conn
+
+    @contextlib.asynccontextmanager
+    async def _connection(self) -> AsyncIterator[AsyncConnection]:
+        """A connection. asyncpg's own errors while it connects come through SQLAlchemy as they are. Raises LithoError."""
+        connected = False
+        try:
+            async with self._engine.connect() as conn:
+                connected = True
+                yield conn
+        except Exception as exc:
+            if connected or not (isinstance(exc, OSError) or type(exc).__module__.startswith("asyncpg.")):
+                raise
+            said = (getattr(exc, "strerror", None) or str(exc) or type(exc).__name__).splitlines()[0][:300]
+            raise LithoError(
+                f"the database cannot be reached ({said})",
+                hint="check that its server runs, and the setting `database`",
+                code="database-unreachable",
+            ) from exc
+
+
+def _options(url: str) -> dict[str, Any]:
+    return {} if url.startswith("sqlite") else {"isolation_level": "REPEATABLE READ", "pool_pre_ping": True}
+
+
+def _without_nul(
+    _conn: Any, _cursor: Any, statement: str, parameters: Any, _context: Any, executemany: bool
+) -> tuple[str, Any]:
+    def clean(row: Any) -> Any:
+        if isinstance(row, dict):
+            return {name: _text(value) for name, value in row.items()}
+        return tuple(_text(value) for value in row)
+
+    return statement, [clean(row) for row in parameters] if executemany else clean(parameters)
+
+
+def _text(value: Any) -> Any:
+    return value.replace("\0", "\ufffd") if isinstance(value, str) else value
 
 
 def _close_to_others(path: Path) -> None:
