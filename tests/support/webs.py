@@ -113,6 +113,11 @@ class Scripted:
         self._thread.start()
 
     @property
+    def connections(self) -> int:
+        """How many there were."""
+        return len(self._open)
+
+    @property
     def url(self) -> str:
         """Its address."""
         return f"http://127.0.0.1:{self.port}"

@@ -154,6 +154,8 @@ class Connection:
         while (end := data.find(b"\r\n\r\n")) < 0:
             if len(data) > answers.MAX_HEAD:
                 raise answers.too_long()
+            if time.monotonic() >= until:
+                raise SourceError("it did not answer in time")
             part = bytearray(answers.MAX_HEAD)
             count = self._some(memoryview(part), until, "it did not answer")
             if count == 0:
@@ -207,13 +209,13 @@ class Connection:
     def _some(self, view: memoryview, until: float, what: str, meanwhile: Callable[[], None] = lambda: None) -> int:
         """At least one byte into `view`; 0 at the end. Raises SourceError when there is none before `until`."""
         assert self._socket is not None  # noqa: S101 - a request was sent on it
+        self._socket.settimeout(_POLL_S)
         while True:
-            self._socket.settimeout(_POLL_S)
+            if self._cancelled():
+                raise CancelledError("the task was cancelled on request")
             try:
                 return self._socket.recv_into(view)
             except TimeoutError:
-                if self._cancelled():
-                    raise CancelledError("the task was cancelled on request") from None
                 meanwhile()
                 if time.monotonic() >= until:
                     raise SourceError(f"{what} (timed out)") from None
