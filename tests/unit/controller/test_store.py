@@ -79,8 +79,8 @@ async def test_a_database_of_a_newer_lithograph_is_refused(tmp_path):
 
 
 async def test_a_missing_driver_and_a_bad_address_are_sentences():
-    with pytest.raises(ConfigError, match="driver asyncpg is not installed"):
-        await Store.open("postgresql+asyncpg://localhost/x")
+    with pytest.raises(ConfigError, match="driver psycopg is not installed"):
+        await Store.open("postgresql+psycopg://localhost/x")
     with pytest.raises(ConfigError, match="cannot be used"):
         await Store.open("not a url")
 
