@@ -9,6 +9,7 @@ Not read here: a volume with two tables and bitmaps (TexFAT), or one that is mar
 from __future__ import annotations
 
 import struct
+from itertools import chain
 
 from litho_agent.freespace.base import DoubtError, ReadAt, Runs, covered, exactly, joined, scaled, set_bits
 
@@ -37,7 +38,7 @@ def used(read_at: ReadAt, size: int) -> Runs:
     covered(marked, ((one, 1) for one in place), "the bitmap")
     taken = scaled(marked, volume.cluster, volume.heap)
     end = volume.heap + volume.clusters * volume.cluster
-    return joined([(0, volume.heap), *taken, (end, volume.end - end)])
+    return joined(chain([(0, volume.heap)], taken, [(end, volume.end - end)]))
 
 
 def _bitmap_entry(folder: bytes) -> tuple[int, int]:

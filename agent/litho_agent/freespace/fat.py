@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import struct
+from itertools import chain
 
 from litho_agent.freespace.base import DoubtError, ReadAt, Runs, exactly, joined, rest, scaled
 
@@ -53,9 +54,9 @@ def used(read_at: ReadAt, size: int) -> Runs:
         root = struct.unpack_from("<I", boot, 44)[0]
         if not 2 <= root < clusters + 2 or not any(data[root * 4 : root * 4 + 4]):
             raise DoubtError("the FAT32's root folder lies in what is said to be free")
-    taken = list(scaled(rest(free, clusters), per * sector, first * sector))
+    taken = scaled(rest(free, clusters), per * sector, first * sector)
     end = (first + clusters * per) * sector
-    return joined([(0, first * sector), *taken, (end, sectors * sector - end)])
+    return joined(chain([(0, first * sector)], taken, [(end, sectors * sector - end)]))
 
 
 def _same(read_at: ReadAt, offset: int, data: bytes) -> bool:

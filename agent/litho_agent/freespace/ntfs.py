@@ -10,6 +10,7 @@ Not read here: a volume whose $Bitmap is compressed, sparse or spread over sever
 from __future__ import annotations
 
 import struct
+from itertools import chain
 from typing import NamedTuple
 
 from litho_agent.freespace.base import DoubtError, ReadAt, Runs, covered, exactly, joined, scaled, set_bits
@@ -46,10 +47,8 @@ def used(read_at: ReadAt, size: int) -> Runs:
         covered(marked, volume.data(record).runs, what)
     covered(marked, bitmap.runs, "the bitmap")
     covered(marked, [(0, 1)], "the boot sector")
-    runs = list(scaled(marked, volume.cluster))
     end = clusters * volume.cluster
-    runs.append((end, min(size, volume.end) - end))
-    return joined(runs)
+    return joined(chain(scaled(marked, volume.cluster), [(end, min(size, volume.end) - end)]))
 
 
 class _Volume:
