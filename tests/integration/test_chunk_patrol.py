@@ -91,6 +91,13 @@ def test_an_image_whose_pack_or_index_is_gone_is_told(library):
     assert patrol(ChunkStore(library), every_s=WEEK).of("golden", 1) == ""
 
 
+def test_an_image_in_the_making_is_not_said_to_lack_what_it_has_not_written_yet(library):
+    (library.root / "new.v1-sda1.chunks.part").write_bytes((library.root / "golden.v1-sda1.chunks").read_bytes())
+    (library.root / "new.v2-sda1.chunks").write_bytes(b"being written by somebody else's program")
+    pack_of(library, "golden").with_suffix(".idx").unlink()
+    assert set(patrol(ChunkStore(library), every_s=WEEK).lacking) == {"golden.v1-sda1.chunks"}
+
+
 @pytest.mark.parametrize("junk", [b"", b"{", b'{"format":1,"ended":"x"}', b"\xff\xfe"])
 def test_a_health_file_that_is_junk_says_nothing(library, junk):
     (library.root / DIRECTORY / "health.json").write_bytes(junk)

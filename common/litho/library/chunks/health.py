@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Set
 import msgspec
 
 from litho.errors import IntegrityError, LibraryError
-from litho.library import files
+from litho.library import files, names
 from litho.library.chunks import gc
 from litho.library.chunks.index import Index
 from litho.library.chunks.known import Known
@@ -92,17 +92,36 @@ def write(store: ChunkStore, health: Health) -> None:
 
 
 def needs(store: ChunkStore, bad: Bad, *, beat: Callable[[], None] = lambda: None) -> Needs:
-    """Go through every index of every image and see which chunks no pack has whole. `beat` is called now and then; what it
-    raises ends this. Raises LibraryError."""
+    """Go through every index of every published version and see which chunks no pack has whole.
+
+    `beat` is called now and then; what it raises ends this. Raises LibraryError.
+    """
     here = _Here(store, bad)
     packs: dict[bytes, set[str]] = {}
     lacking: dict[str, str] = {}
-    for name, index in gc.image_indexes(store, damaged=lacking):
+    damaged: dict[str, str] = {}
+    for name, index in gc.image_indexes(store, damaged=damaged):
         beat()
-        why = here.why(name, index, packs, beat)
-        if why:
+        relies: set[bytes] = set()
+        if not here.why(index, relies, beat):
+            continue
+        # Packs may have been rewritten since the look at their names, or the version is in the making or gone meanwhile.
+        here, relies = _Here(store, bad), set()
+        why = here.why(index, relies, beat)
+        if why and _published(store, name):
             lacking[name] = why
+            for pack in relies:
+                packs.setdefault(pack, set()).add(name)
+    lacking |= {name: why for name, why in damaged.items() if _published(store, name)}
     return Needs(packs=packs, lacking=lacking)
+
+
+def _published(store: ChunkStore, name: str) -> bool:
+    parsed = names.parse_file(name)
+    if parsed is None:
+        return False
+    with files.telling(store.library.root):
+        return (store.library.root / names.manifest_file(parsed.image, parsed.version)).exists()
 
 
 class _Here:
@@ -115,8 +134,8 @@ class _Here:
         self._there = (listing.live | listing.condemned) & listing.pack
         self._known: Known | None = None
 
-    def why(self, name: str, index: Index, packs: dict[bytes, set[str]], beat: Callable[[], None]) -> str:
-        """What is wrong with the chunks that an index needs; empty: nothing. Tells `packs` which of the bad ones it relies on."""
+    def why(self, index: Index, relies: set[bytes], beat: Callable[[], None]) -> str:
+        """What is wrong with the chunks that an index needs; empty: nothing. Adds to `relies` the bad packs that it relies on."""
         missing = damaged = 0
         for i in range(len(index.numbers)):
             if i % 65536 == 0:
@@ -130,12 +149,12 @@ class _Here:
             else:
                 pack = self._elsewhere(digest)
                 if named in self._bad and pack is None:
-                    packs.setdefault(named, set()).add(name)
+                    relies.add(named)
             if pack is None:
                 missing += 1
             elif self._is_bad(pack, digest):
                 damaged += 1
-                packs.setdefault(pack, set()).add(name)
+                relies.add(pack)
         said = [f"{damaged} of its chunks are damaged"] if damaged else []
         said += [f"{missing} of its chunks are in no pack"] if missing else []
         return " and ".join(said)

@@ -7,7 +7,6 @@ same time. When nothing is due any more, every image is asked whether each of it
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable
 
@@ -17,7 +16,7 @@ from litho.library import files
 from litho.library.chunks import health as healths
 from litho.library.chunks import trust
 from litho.library.chunks.health import Damage, Health
-from litho.library.chunks.scrub import check_pack
+from litho.library.chunks.scrub import check_pack, counts
 from litho.library.chunks.store import ChunkStore
 
 
@@ -56,7 +55,7 @@ def patrol(
     for pack in here:
         beat()
         before = damaged.get(pack.hex())
-        if before is not None and 0 <= begun - before.at < every_s and not _mended(store, pack, before.at):
+        if before is not None and 0 <= begun - before.at < every_s and not counts(store, pack, before.at):
             bad[pack] = frozenset(bytes.fromhex(word) for word in before.chunks)
             continue
         if trust.fresh(trust.checked_at(store, pack), begun, every_s):
@@ -67,7 +66,7 @@ def patrol(
         sentences, chunks = check_pack(store, pack, beat)
         if not sentences:
             damaged.pop(pack.hex(), None)
-        elif _mended(store, pack, float("-inf")):
+        else:
             bad[pack] = frozenset(chunks)
             images = sorted(healths.needs(store, {pack: chunks}, beat=beat).packs.get(pack, ()))
             damaged[pack.hex()] = Damage(
@@ -89,14 +88,6 @@ def patrol(
     health = Health(ended=store.now(), packs=len(here), bytes=size, damaged=tuple(damaged.values()), lacking=lacking)
     healths.write(store, health)
     return health
-
-
-def _mended(store: ChunkStore, pack: bytes, since: float) -> bool:
-    """True when the pack is there, and its index was written after that moment."""
-    for kind in ("idx", "idx.condemned"):
-        with contextlib.suppress(OSError):
-            return store.path(pack, kind).stat().st_mtime > since
-    return False
 
 
 def _size(store: ChunkStore, pack: bytes) -> int:

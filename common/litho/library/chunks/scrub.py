@@ -179,7 +179,7 @@ def check_pack(store: ChunkStore, pack: bytes, tick: Callable[[int], None]) -> t
     try:
         index = store.index(pack)
     except IntegrityError as exc:
-        return [exc.message], set()
+        return ([exc.message], set()) if counts(store, pack) else ([], set())
     sentences: list[str] = []
     bad: set[bytes] = set()
     view = memoryview(bytearray(max((record.length for record in index), default=0)))
@@ -203,6 +203,9 @@ def check_pack(store: ChunkStore, pack: bytes, tick: Callable[[int], None]) -> t
                     sentences.append(exc.message)
                     bad.add(record.digest)
     except FileNotFoundError:
+        if not counts(store, pack):
+            # The collector came by.
+            return [], set()
         return [f"the pack {pack.hex()} is missing"], {record.digest for record in index}
     except OSError as exc:
         raise files.library_error(exc, store.root) from exc
@@ -213,6 +216,14 @@ def check_pack(store: ChunkStore, pack: bytes, tick: Callable[[int], None]) -> t
     else:
         sign(store, pack, seen)
     return sentences, bad
+
+
+def counts(store: ChunkStore, pack: bytes, since: float = float("-inf")) -> bool:
+    """True when the pack is live or condemned, and its index was written after that moment."""
+    for kind in ("idx", "idx.condemned", "idx"):
+        with contextlib.suppress(OSError):
+            return store.path(pack, kind).stat().st_mtime > since
+    return False
 
 
 def _read(fd: int, length: int, offset: int) -> bytes:
