@@ -187,7 +187,7 @@ class Keeper:
         n90 = lab.node(90, Disk(file=disks.layer(golden, lab.world.folder / "kept.qcow2"), bus="ide"))
         lab.controller.litho("nodeset", "n90", "image=golden", "--engine", "partimage", "--then", "poweroff")
         n90.power_on()
-        lab.controller.wait_task("n90", "succeeded", 600)
+        lab.controller.wait_task("n90", "succeeded", 500)
         n90.wait_off(60)
         self.keep(lab)
 

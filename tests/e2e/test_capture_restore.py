@@ -22,7 +22,7 @@ def test_a_node_is_captured_under_everybodys_eyes_and_boots_its_own_disk_again(l
     n01.power_on()
     n01.expect("lithograph: n01 boots for t-000001: capture of golden", 90)
     n01.expect(AGENT, 120)
-    seen = watch(lab.controller, lab.wire, "n01", lab.address(n01), 600)
+    seen = watch(lab.controller, lab.wire, "n01", lab.address(n01), 500)
     assert seen.task["state"] == "succeeded", seen.task
     seen.check()
     lab.figure("capture", seen.seconds)
@@ -64,7 +64,7 @@ def test_another_node_with_another_disk_becomes_the_same(lab: Lab, golden_image:
     lab.controller.litho("nodeset", "n02", f"osimage={golden_image}")
     n02.power_on()
     n02.expect(AGENT, 120)
-    seen = watch(lab.controller, lab.wire, "n02", lab.address(n02), 600)
+    seen = watch(lab.controller, lab.wire, "n02", lab.address(n02), 500)
     assert seen.task["state"] == "succeeded", seen.task
     seen.check()
     lab.figure("restore", seen.seconds)

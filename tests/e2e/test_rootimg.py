@@ -122,6 +122,7 @@ def test_an_armed_node_reaches_the_agent_with_half_a_gibibyte(lab: Lab, nic: str
     lab.figure("root image fetched", n01.on_for)
     n01.expect(AGENT, 90)
     lab.figure("agent's first word", n01.on_for)
+    lab.figure("processor time", n01.computed_s())
     n01.expect("task t-000001: capture golden", 30)
     lab.figure("QEMU's memory", f"{n01.peak_mib()} MiB")
 
@@ -170,6 +171,8 @@ def test_only_the_holder_of_the_key_gets_in_and_a_hung_agent_does_not_hold_the_n
     assert "Lithograph" in key.run(address, "cat /etc/lithograph-rootimg").out
     assert other.run(address, "cat /etc/lithograph-rootimg").code != 0
     assert "softdog" in key.run(address, "lsmod").out
+    # By this an NFS server tells it from other nodes.
+    assert key.run(address, "modprobe nfs && cat /sys/module/nfs/parameters/nfs4_unique_id").out.strip() == n01.mac
     # Longer than the watchdog waits: an agent that only waits is alive.
     time.sleep(20)
     assert key.run(address, "pkill -STOP -f '[l]itho_agent.main'").code == 0

@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 import msgspec
+import psutil
 
 from .network import Network
 from .world import PATIENCE, World, plain, wait_socket
@@ -196,6 +197,12 @@ class Machine:
         while self.running:
             assert time.monotonic() < until, f"{self.name} is still on; it said last:\n{self.said()[-3000:]}"
             time.sleep(0.2)
+
+    def computed_s(self) -> float:
+        """Seconds of processor time that QEMU took for it so far: what a busy machine does not change."""
+        assert self._child is not None
+        used = psutil.Process(self._child.pid).cpu_times()
+        return used.user + used.system
 
     def peak_mib(self) -> int:
         """The most memory that QEMU held for it."""

@@ -29,6 +29,8 @@ GIB = 1024**3
 MEMORY = 6 * GIB
 """Free bytes that two labs need; each has at most three nodes at a time."""
 UNSHARE = ("unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
+HANGS_S = 1200
+"""A scenario that takes so long has ended in none of its waits, and is ended."""
 NOTHING_LEFT = 5
 """pytest's word for no test at all."""
 
@@ -72,7 +74,8 @@ def _began(run: Path, number: int) -> Path:
 
 
 def _start(number: int, run: Path, words: list[str]) -> subprocess.Popen[bytes]:
-    argv = [*UNSHARE, sys.executable, "-m", "pytest", "-v", "-o", "console_output_style=classic", *words]
+    argv = [*UNSHARE, sys.executable, "-m", "pytest", "-v", "-o", "console_output_style=classic"]
+    argv += ["-o", f"faulthandler_timeout={HANGS_S}", *words]
     env = os.environ | {
         shared.NUMBER: str(number),
         shared.FOLDER: str(run),

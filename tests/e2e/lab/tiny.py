@@ -1,7 +1,8 @@
 """A small system that boots within seconds: for tests that are about many nodes or about troubles, not about an operating system.
 
 Debian's kernel, an initramfs with busybox and the drivers of the lab's disks, GRUB, and a file of random bytes. Its first
-program compares the file with its hash and says `LITHO-TINY content is whole on /dev/sda2` on the console, or that it is damaged.
+program compares the file with its MD5 (a quarter of the time of SHA-256 in busybox) and says `LITHO-TINY content is whole on
+/dev/sda2` on the console, or that it is damaged.
 
     p1 /boot (ext3)   p2 the content (ext4)   p3 swap
 
@@ -60,7 +61,7 @@ mount -t sysfs sysfs /sys
 mount -t devtmpfs dev /dev
 modprobe -a {" ".join(Path(name).stem for name in MODULES)}
 until disk=$(findfs UUID={CONTENT_UUID}); do sleep 0.2; done
-if mount -t ext4 -o ro "$disk" /content && cd /content && sha256sum -c -s sums; then
+if mount -t ext4 -o ro "$disk" /content && cd /content && md5sum -c -s sums; then
     echo "LITHO-TINY content is whole on $disk"
 else
     echo "LITHO-TINY content is damaged on $disk"
@@ -94,7 +95,7 @@ def _disk(cache: Path) -> Path:
     shutil.copy(sorted((tree / "boot").glob("vmlinuz-*"))[-1], boot / "vmlinuz")
     _initramfs(tree, work / "initramfs", boot / "initrd.img")
     (content / "bytes").write_bytes(os.urandom(CONTENT_MIB * MIB))
-    (content / "sums").write_text(f"{process.run(['sha256sum', content / 'bytes']).out.split()[0]}  bytes\n")
+    (content / "sums").write_text(f"{process.run(['md5sum', content / 'bytes']).out.split()[0]}  bytes\n")
     with file.open("wb") as raw:
         raw.truncate(SIZE_MIB * MIB)
     process.run(["sfdisk", "--quiet", file], stdin=_TABLE.encode())
