@@ -1,7 +1,7 @@
 """A small system that boots within seconds: for tests that are about many nodes or about troubles, not about an operating system.
 
 Debian's kernel, an initramfs with busybox and the drivers of the lab's disks, GRUB, and a file of random bytes. Its first
-program compares the file with its MD5 (a quarter of the time of SHA-256 in busybox) and says `LITHO-TINY content is whole on
+program compares the file with its MD5 (busybox takes 2.5 times as long for SHA-256) and says `LITHO-TINY content is whole on
 /dev/sda2` on the console, or that it is damaged.
 
     p1 /boot (ext3)   p2 the content (ext4)   p3 swap
