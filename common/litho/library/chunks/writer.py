@@ -1,9 +1,9 @@
 """The way in: new chunks are appended to one open pack; a pack that is full is synced and starts to count.
 
 Several threads hand over the frames of one unit of I/O at a time; a lock puts them one after the other, so neighbours on disk
-stay neighbours in the pack. Writing a pack out to the server begins while it grows; the sync at its end, its index and the
-renames are done by a thread of their own while the next pack grows already. One pack waits for that thread, then writing waits
-too.
+stay neighbours in the pack. Only the appending is done under that lock: the CRCs are made before, and writing a pack out to
+the server, which begins while it grows, is asked for after. The sync at its end, its index and the renames are done by a thread
+of their own while the next pack grows already. One pack waits for that thread, then writing waits too.
 
 A capture that dies loses the open pack and the one being synced. Everything before is found by the next capture like
 any other chunk: that is how it goes on where it was.
@@ -57,6 +57,7 @@ class _Open:
         self.size = 0
         self.records: list[Record] = []
         self._flushed = 0
+        self._pushing = threading.Lock()
         self.write([packs.pack_header(self.pack)])
 
     def write(self, pieces: list[bytes]) -> None:
@@ -70,10 +71,28 @@ class _Open:
                     count -= len(left.pop(0))
                 if count:
                     left[0] = left[0][count:]
-        if self.size - self._flushed >= _FLUSH_BYTES:
-            # Starts writing out what is dirty, and lets go of what is clean: the final sync is short, the cache stays others'.
-            os.posix_fadvise(self.fd, 0, self.size, os.POSIX_FADV_DONTNEED)
-            self._flushed = self.size
+
+    def push(self) -> None:
+        """Start writing out what is dirty, and let go of what is clean: the final sync is short, the cache stays others'.
+
+        Called without the writer's lock, because it waits while the disk's queue is full. Where another thread does it already,
+        or the pack is closed, this does nothing. Raises OSError.
+        """
+        if self.size - self._flushed < _FLUSH_BYTES or not self._pushing.acquire(blocking=False):
+            return
+        try:
+            if self.fd >= 0:
+                size = self.size
+                os.posix_fadvise(self.fd, 0, size, os.POSIX_FADV_DONTNEED)
+                self._flushed = size
+        finally:
+            self._pushing.release()
+
+    def close(self) -> None:
+        """Close the file, when nobody pushes it any more."""
+        with self._pushing:
+            fd, self.fd = self.fd, -1
+            os.close(fd)
 
 
 class ChunkWriter:
@@ -126,16 +145,16 @@ class ChunkWriter:
         """
         pieces: list[bytes] = []
         where: list[bytes] = []
+        crcs = [zlib.crc32(frame.payload) for frame in frames]
         with self._lock, files.telling(self.store.root):
             self._check()
             if self._open is None:
                 self._open = _Open(self.store)
             growing = self._open
             at = growing.size
-            for frame in frames:
+            for frame, crc in zip(frames, crcs, strict=True):
                 there = self._growing.get(frame.digest)
                 if there is None:
-                    crc = zlib.crc32(frame.payload)
                     record = Record(frame.digest, at, len(frame.payload), frame.length, frame.packed, crc)
                     pieces += (packs.frame_header(record), frame.payload)
                     growing.records.append(record)
@@ -151,6 +170,9 @@ class ChunkWriter:
         if full:
             # Not under the lock, which the sealer takes too.
             self._queue.put(growing)
+        else:
+            with files.telling(self.store.root):
+                growing.push()
         return where
 
     def finish(self, wanted: Sequence[bytes]) -> None:
@@ -220,7 +242,7 @@ class ChunkWriter:
                 return
             os.fsync(growing.fd)
         finally:
-            os.close(growing.fd)
+            growing.close()
         index = self.store.publish(growing.pack, growing.size, growing.records)
         self._made.add(growing.pack)
         self.known.add(index)
