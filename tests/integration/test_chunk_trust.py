@@ -100,6 +100,21 @@ def test_damage_that_a_capture_meets_is_stored_anew_and_heals_older_images(libra
     assert capture(library, "third", source).parts[0].chunk_stored == 0
 
 
+@pytest.mark.parametrize("byte", [20, MB])
+def test_damage_that_a_restore_meets_ends_the_trust_in_its_pack_at_once(library, source, tmp_path, byte):
+    capture(library, "golden", source, pack_bytes=2 * MB)
+    store, pack = ChunkStore(library), a_pack(library)
+    flip(pack, byte)
+    # A bit rots without anybody's knowledge: the receipt is young, and of the file as it is.
+    trust.sign(store, bytes.fromhex(pack.stem), pack.stat())
+    assert trust.checked_at(store, bytes.fromhex(pack.stem)) is not None
+    with pytest.raises(IntegrityError, match=pack.stem):
+        restored(library, tmp_path, "golden")
+    assert trust.checked_at(store, bytes.fromhex(pack.stem)) is None
+    capture(library, "again", source)
+    assert restored(library, tmp_path, "again") == restored(library, tmp_path, "golden") == source.read_bytes()
+
+
 def test_a_capture_whose_own_pack_comes_back_wrong_fails_and_the_next_one_succeeds(library, source, tmp_path):
     size = source.stat().st_size
     with Stage.open(library, "golden", OWNER) as stage, adapter.ChunkCapture(stage, pack_bytes=2 * MB) as chunks:

@@ -14,7 +14,9 @@ Nothing here is a database: every file can be read with `docs/reference/chunks.m
 an index of an image can be made anew from those two.
 
 `usedmap` has the arithmetic of used bytes, `pack`, `index` and `catalog` the formats (pure), `store` the directory, `known` what
-the library has, `writer` and `reader` the way in and out, `gc` takes away what nothing needs, `scrub` reads everything.
+the library has, `writer` and `reader` the way in and out, `gc` takes away what nothing needs. `trust` says which packs were read
+whole lately, `scrub` reads everything at once and `patrol` now and then, `mend` takes damaged chunks out of their packs' indexes,
+`health` is what is known of damage.
 """
 
 from litho.library.chunks.index import Index

@@ -114,21 +114,30 @@ class FileSpans:
     def __init__(self, root: Path) -> None:
         self._root = root
         self._fds: OrderedDict[bytes, int] = OrderedDict()
+        self._last = b""
 
     def read(self, pack: bytes, start: int, view: memoryview) -> None:
         """Fill `view`."""
+        self._last = pack
         with files.telling(self._root):
             fd = self._open(pack)
             at = 0
             while at < len(view):
                 count = os.preadv(fd, [view[at:]], start + at)
                 if count == 0:
+                    self._doubt()
                     raise IntegrityError(f"the pack {pack.hex()} is shorter than its index says", code="corrupt-pack")
                 at += count
 
     def wrong(self, problem: IntegrityError) -> None:
         """A file is not read twice in the hope that it says something else."""
+        self._doubt()
         raise problem
+
+    def _doubt(self) -> None:
+        """What was read last is damaged: take the receipt away that says otherwise (`trust`), if the library can be written."""
+        with contextlib.suppress(OSError):
+            (self._root / f"{self._last.hex()}.checked").unlink(missing_ok=True)
 
     def _open(self, pack: bytes) -> int:
         fd = self._fds.get(pack)
@@ -141,8 +150,10 @@ class FileSpans:
             raise PackMissingError(pack, self._root) from exc
         try:
             packs.check_pack_header(os.pread(fd, packs.PACK_HEADER, 0), pack)
-        except BaseException:
+        except BaseException as exc:
             os.close(fd)
+            if isinstance(exc, IntegrityError):
+                self._doubt()
             raise
         self._fds[pack] = fd
         if len(self._fds) > _OPEN:
