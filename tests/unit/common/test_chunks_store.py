@@ -1,5 +1,6 @@
 """The chunk store's directory: what is stored comes back, what is damaged is never believed, what is known is found."""
 
+import os
 import random
 import time
 import zlib
@@ -209,6 +210,49 @@ def test_a_full_library_ends_a_capture_with_a_sentence(store, monkeypatch):
     assert told.value.code == "library-full"
     monkeypatch.undo()
     writer.close()
+
+
+def test_what_was_stored_before_the_library_was_full_counts_and_what_was_cut_off_does_not(store, monkeypatch):
+    writer = ChunkWriter(store)
+    where = writer.add([frame(1), frame(2)])
+    write, written = os.writev, []
+
+    def full(fd, pieces):
+        if written:
+            raise OSError(28, "No space left on device")
+        written.append(write(fd, [pieces[0][:10]]))
+        return written[0]
+
+    monkeypatch.setattr("os.writev", full)
+    with pytest.raises(LibraryError) as told:
+        writer.add([frame(3), frame(4)])
+    assert told.value.code == "library-full"
+    monkeypatch.undo()
+    assert writer.find(frame(3).digest) is None
+    writer.close()
+    assert store.listing().live == set(where)
+    index = ChunkStore(store.library).index(where[0])
+    assert {record.digest for record in index} == {frame(1).digest, frame(2).digest}
+    assert store.path(where[0], "pack").stat().st_size == index.size
+    assert read(store, 1, where[0]) == content(1)
+    assert read(store, 2, where[1]) == content(2)
+
+
+def test_a_pack_that_cannot_be_cut_back_does_not_count(store, monkeypatch):
+    writer = ChunkWriter(store)
+    writer.add([frame(1)])
+
+    def fail(*_):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("os.writev", fail)
+    monkeypatch.setattr("os.ftruncate", fail)
+    with pytest.raises(LibraryError):
+        writer.add([frame(2)])
+    monkeypatch.undo()
+    writer.close()
+    assert store.listing().live == frozenset()
+    assert store.listing().unfinished == frozenset()
 
 
 def test_a_sync_that_fails_is_raised_at_the_end_and_its_pack_does_not_count(store, monkeypatch):

@@ -72,6 +72,17 @@ class _Open:
                 if count:
                     left[0] = left[0][count:]
 
+    def cut(self, size: int, count: int) -> None:
+        """Back to `size` bytes and `count` records: what came behind was not written whole, the pack is to count without it."""
+        del self.records[count:]
+        try:
+            os.ftruncate(self.fd, size)
+            os.lseek(self.fd, size, os.SEEK_SET)
+            self.size = size
+        except OSError:
+            # Then it cannot count: a pack without records is deleted.
+            self.records.clear()
+
     def push(self) -> None:
         """Start writing out what is dirty, and let go of what is clean: the final sync is short, the cache stays others'.
 
@@ -151,7 +162,8 @@ class ChunkWriter:
             if self._open is None:
                 self._open = _Open(self.store)
             growing = self._open
-            at = growing.size
+            before, count = growing.size, len(growing.records)
+            at = before
             for frame, crc in zip(frames, crcs, strict=True):
                 there = self._growing.get(frame.digest)
                 if there is None:
@@ -161,8 +173,13 @@ class ChunkWriter:
                     self._growing[frame.digest] = there = growing.pack
                     at = record.end
                 where.append(there)
-            before = growing.size
-            growing.write(pieces)
+            try:
+                growing.write(pieces)
+            except OSError:
+                for record in growing.records[count:]:
+                    del self._growing[record.digest]
+                growing.cut(before, count)
+                raise
             self.stored += growing.size - before
             full = growing.size >= self._pack_bytes
             if full:
