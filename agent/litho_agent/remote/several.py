@@ -9,6 +9,7 @@ Safe to use from several threads. Each reads through `Spans` of its own, with a 
 
 from __future__ import annotations
 
+import contextlib
 import random
 import threading
 import time
@@ -325,6 +326,9 @@ class SeveralSpans:
 
     def wrong(self, problem: IntegrityError) -> None:
         """Leave the source that gave it. Raises IntegrityError when none is left."""
+        with contextlib.suppress(IntegrityError):
+            # It may want to know.
+            self._spans[self._last].wrong(problem)
         self._several.blame(self._last, problem)
 
     def _watched(self, i: int, got: int) -> None:
