@@ -38,7 +38,7 @@ from litho_agent.disks.hold import Hold
 from litho_agent.filesystems import first_words
 from litho_agent.mounting import mounted
 
-State = Literal["clean", "dirty", "errors", "hibernated", "encrypted", "incomplete"]
+State = Literal["clean", "dirty", "errors", "hibernated", "encrypted", "incomplete", "unknown"]
 Way = Literal["as-is", "repair", "raw"]
 Found = TypeVar("Found")
 
@@ -48,7 +48,12 @@ _MARKS: dict[str, Callable[[ReadAt], Mark]] = {
     "exfat": dirtybits.exfat,
     "f2fs": dirtybits.f2fs,
 }
-_ARTICLES = {"vfat": "a FAT", "exfat": "an exFAT", "f2fs": "an F2FS"}
+_ARTICLES = {"vfat": "a FAT", "exfat": "an exFAT", "f2fs": "an F2FS", "xfs": "an XFS", "ntfs": "an NTFS"}
+_PROBES = {
+    "xfs": (("xfs_logprint", "xfsprogs"),),
+    "ntfs": (("ntfs-3g.probe", "ntfs-3g"), ("ntfsinfo", "ntfs-3g")),
+}
+"""The programs that tell, and the Debian packages that have them. (dumpe2fs is part of every system; without it is an error.)"""
 _SHUT_DOWN = "shut its system down cleanly, or say litho.on-dirty=repair or raw"
 _ENCRYPTED = {"crypto_LUKS": "LUKS", "BitLocker": "BitLocker"}
 _NTFS_HIBERNATED = 14
@@ -70,7 +75,8 @@ CLEAN = Condition()
 
 
 def inspect(device: Path, fs: str) -> Condition:
-    """The state of the file system `fs` (as blkid names it) on `device`; clean where nothing is known against it.
+    """The state of the file system `fs` (as blkid names it) on `device`; clean where there is nothing to know against it, unknown
+    where the program that would know is missing or does not say.
 
     Only reads. Raises EngineError when a program that is there cannot be run, DiskError when the device cannot be read.
     """
@@ -92,13 +98,26 @@ def inspect(device: Path, fs: str) -> Condition:
         return judge_btrfs(_asked(device, dirtybits.btrfs_devices))
     if fs in _EXT:
         return parse_dumpe2fs(process.run(["dumpe2fs", "-h", device], ok=range(256), timeout_s=60).out)
-    if fs == "xfs" and process.which("xfs_logprint"):
+    missing = [program for program, _ in _PROBES.get(fs, ()) if process.which(program) is None]
+    if missing:
+        return unknown(fs, f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not installed here")
+    if fs == "xfs":
         return parse_logprint(first_words(["xfs_logprint", "-t", device], limit=4096).decode(errors="replace"))
-    if fs == "ntfs" and process.which("ntfs-3g.probe"):
+    if fs == "ntfs":
         code = process.run(["ntfs-3g.probe", "--readwrite", device], ok=range(256), timeout_s=60).code
         info = first_words(["ntfsinfo", "-m", "-f", device], limit=8192).decode(errors="replace")
         return judge_ntfs(code, info)
     return CLEAN
+
+
+def unknown(fs: str, why: str) -> Condition:
+    """The condition of a file system about which nobody here can say more. Pure."""
+    packages = ", ".join(sorted({package for _, package in _PROBES[fs]}))
+    return Condition(
+        "unknown",
+        f"holds {_ARTICLES[fs]} of which nobody can say whether it is clean ({why})",
+        way_out=f"install {packages} where the agent runs, or say litho.on-dirty=raw to copy every block",
+    )
 
 
 def _asked(device: Path, ask: Callable[[ReadAt], Found]) -> Found:
@@ -175,6 +194,8 @@ def parse_logprint(text: str) -> Condition:
             repairable=True,
             way_out=_SHUT_DOWN,
         )
+    if not re.search(r"state:\s*<CLEAN>", text):
+        return unknown("xfs", "xfs_logprint does not say")
     return CLEAN
 
 
@@ -201,6 +222,8 @@ def judge_ntfs(code: int, info: str) -> Condition:
             repairable=True,
             way_out="let Windows check it (`chkdsk /f`), or say litho.on-dirty=repair or raw",
         )
+    if code or not flags:
+        return unknown("ntfs", f"ntfs-3g.probe ended with {code}" if code else "ntfsinfo does not say")
     return CLEAN
 
 

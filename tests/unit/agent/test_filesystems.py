@@ -107,7 +107,7 @@ def test_the_state_of_xfs_and_ntfs_is_told() -> None:
     assert condition.judge_ntfs(15, "").state == "dirty"
     assert condition.judge_ntfs(0, "\tVolume Flags: 0x0001 DIRTY\n").state == "dirty"
     assert condition.judge_ntfs(0, "\tVolume Flags: 0x0080\n").state == "clean"
-    assert condition.judge_ntfs(0, "").state == "clean"
+    assert condition.judge_ntfs(0, "").state == "unknown"
 
 
 DIRTY = condition.parse_dumpe2fs("Filesystem features: needs_recovery\nFilesystem state: clean\n")
