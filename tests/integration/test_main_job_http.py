@@ -7,6 +7,7 @@ import urllib.parse
 import pytest
 from demo.proof import prove
 
+from litho import process
 from support.loop import needs_root
 from support.site import PLAIN_MIB, target
 from support.webs import nginx
@@ -51,6 +52,8 @@ def test_the_sites_sources_hold_and_nodeset_wins_over_them(bench, plain, chunked
         try:
             with target(tmp_path, PLAIN_MIB + 16) as blank:
                 restored(bench, "n03", blank, chunked)
+                compared = bench.do("n03", "verify", chunked, blank)
+                assert compared.state == "succeeded", compared.reason
                 assert prove(plain, blank, tmp_path)[0].clean
             asked = len(server.asked())
             assert asked > 1
@@ -82,6 +85,24 @@ def test_an_image_of_streams_and_a_capture_are_refused_over_http(bench, plain, g
     assert code == 1
     assert "must not hold an account" in err
     assert "secret" not in err
+
+
+def test_a_person_restores_from_web_servers_without_any_controller(bench, plain, chunked, tmp_path):
+    servers = ((bench.library, ""), (bench.library, "limit_rate 20m;"))
+    with nginx(tmp_path / "n", *servers) as server, target(tmp_path, PLAIN_MIB + 16) as blank:
+        words = ["restore", "--library", server.url(0), "--from", server.url(1), "--image", chunked]
+        done = process.run([bench.agent_program, *words, "--disk", blank, "--yes"], ok=range(256))
+        assert done.code == 0, done.err
+        assert f"restore {chunked}:1 from the library {server.url(0)}" in done.out
+        assert prove(plain, blank, tmp_path)[0].clean
+        words[-1] = "nothing"
+        done = process.run([bench.agent_program, *words, "--disk", blank, "--yes"], ok=range(256))
+        assert done.code == 3
+        assert "there is no image nothing at" in done.err
+        capture = ["capture", "--library", server.url(0), "--image", "x", "--disk", blank]
+        done = process.run([bench.agent_program, *capture], ok=range(256))
+        assert done.code == 2
+        assert "can only be read" in done.err
 
 
 def test_the_library_is_given_out_against_the_token_of_a_task_and_nothing_else_is(bench, chunked, tmp_path):

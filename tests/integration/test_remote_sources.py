@@ -15,11 +15,12 @@ from litho.library.chunks import ChunkStore, gc, scrub
 from litho_agent.chunk import adapter
 from litho_agent.mover import WorkOrder
 from litho_agent.remote.opened import opened
-from litho_agent.remote.web import Web
+from litho_agent.remote.several import Several
+from litho_agent.remote.web import Web, WebSource
 from litho_agent.telling import Recorder
 from support.chunked import MB, capture, contents, packs
 from support.loop import sh
-from support.webs import mirror, nginx, scripted
+from support.webs import free_port, mirror, nginx, scripted
 
 SIZE = 24 * MB
 
@@ -227,6 +228,19 @@ def test_a_server_is_believed_by_its_certificate_alone(image, tmp_path):
         assert (tmp_path / "t").read_bytes() == data
         with pytest.raises(LibraryError, match="its certificate is not trusted"):
             printed(order(url), tmp_path / "t")
+
+
+def test_servers_that_nobody_runs_are_given_up_after_a_while_with_the_reason_for_each(image):
+    ports = [free_port(), free_port()]
+    sources = [WebSource(Web(f"http://127.0.0.1:{port}")) for port in ports]
+    said: list[str] = []
+    several = Several(sources, note=said.append, patience_s=1.0)
+    with pytest.raises(LibraryError, match="no source of the image is left") as caught:
+        several.index(b"x" * 16)
+    for port in ports:
+        assert f"http://127.0.0.1:{port}: it cannot be reached (Connection refused)" in caught.value.message
+    assert caught.value.code == "sources-gone"
+    assert len(said) >= 2
 
 
 def test_random_servers_never_get_a_wrong_byte_onto_the_disk(image, tmp_path):
