@@ -35,6 +35,7 @@ from litho import process
 from litho.errors import CancelledError, EngineError, LithoError
 from litho.job import Job
 from litho.messages import Failed, Stopped, clip
+from litho_agent import mount
 from litho_agent.mover import End
 
 log = logging.getLogger("litho_agent.hooks")
@@ -188,7 +189,8 @@ class Hooks:
                     code="hook-refused",
                 )
             if self._in_library and library is not None:
-                theirs = await asyncio.to_thread(copied, library / IN_LIBRARY / f"{when}.d", Path(room))
+                folder = library / IN_LIBRARY / f"{when}.d"
+                theirs = await mount.answered(library, lambda: copied(folder, Path(room)))
                 programs += theirs.programs
                 refused += theirs.refused
             yield programs, refused

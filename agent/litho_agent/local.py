@@ -25,7 +25,7 @@ from litho.library import ImageRef, Library, Owner, sources
 from litho_agent import finish, mount, mover
 from litho_agent.disks import Disk, choose, inventory
 from litho_agent.disks.disk import described
-from litho_agent.errand import Move
+from litho_agent.errand import Move, unless
 from litho_agent.mover import WorkOrder
 from litho_agent.remote import opened
 from litho_agent.remote.chosen import Chosen, chosen
@@ -63,7 +63,7 @@ async def run(
         order = WorkOrder(
             job=job, library=str(path or ""), owner=owner, node=platform.node()[:128], sources=reads.webs, ca=ca
         )
-        job = await asyncio.to_thread(_pinned_version, order, show.say, terminate)
+        job = await _pinned(order, path, show.say, terminate)
         disk = choose(
             await asyncio.to_thread(disks), job.disk, "restore" if job.action == "restore" else "capture", job.allow
         ).require()
@@ -91,6 +91,20 @@ def read_from(job: Job, library: str, more: Sequence[str]) -> tuple[Job, Chosen]
     first = library if library.startswith(("http://", "https://")) else sources.NFS
     job = msgspec.structs.replace(job, sources=(first, *more))
     return job, chosen(job, (), library=library)
+
+
+async def _pinned(order: WorkOrder, path: Path | None, say: Callable[[str], None], terminate: asyncio.Event) -> Job:
+    """`_pinned_version`, for as long as a library may take to answer. Raises LibraryError, CancelledError, NotFoundError."""
+
+    def ask() -> Job:
+        return _pinned_version(order, say, terminate)
+
+    # What is read over HTTP has limits of its own.
+    asked = asyncio.to_thread(ask) if path is None else mount.answered(path, ask)
+    job = await unless(terminate, asked)
+    if job is None:
+        raise CancelledError("stopped before anything was done")
+    return job
 
 
 def _pinned_version(order: WorkOrder, say: Callable[[str], None], terminate: asyncio.Event) -> Job:

@@ -21,8 +21,9 @@ import logging
 import re
 import time
 import urllib.parse
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
@@ -32,6 +33,8 @@ from litho.library import Library
 from litho_agent.apart import apart
 
 log = logging.getLogger("litho_agent.mount")
+
+T = TypeVar("T")
 
 TARGET = Path("/run/lithograph/library")
 MOUNTS = Path("/proc/self/mounts")
@@ -139,8 +142,14 @@ async def library(text: str, *, read_only: bool, target: Path = TARGET) -> Async
 
 async def _look(path: Path) -> None:
     """See that a library lies at `path`. Raises LibraryError, also when nobody answers there."""
+    await answered(path, lambda: Library.open(path))
+
+
+async def answered(path: Path, call: Callable[[], T]) -> T:
+    """What `call` reads of the library at `path`: for what is asked of it outside of the worker, which has its own keeper.
+    Raises what `call` raises, LibraryError when nobody answers for `LOOK_S` seconds."""
     try:
-        await apart(lambda: Library.open(path), name="library-look", limit_s=LOOK_S)
+        return await apart(call, name="library-look", limit_s=LOOK_S)
     except TimeoutError:
         raise LibraryError(
             f"the library {path} did not answer for {LOOK_S:.0f} s",

@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from litho.errors import LibraryError
-from litho_agent import mount
+from litho.errors import CancelledError, LibraryError
+from litho_agent import hooks, local, mount
 from litho_agent.apart import apart
 
 
@@ -45,3 +45,34 @@ async def test_a_library_that_does_not_answer_at_all_is_an_error_and_a_cancel_ge
     with pytest.raises(asyncio.CancelledError):
         await asyncio.wait_for(entering, 30)
     hangs.set()
+
+
+@pytest.fixture
+def dead(monkeypatch):
+    """A library of which every look hangs."""
+    hangs = threading.Event()
+    monkeypatch.setattr(mount, "LOOK_S", 0.2)
+    monkeypatch.setattr(hooks, "copied", lambda folder, room: hangs.wait(60))
+    monkeypatch.setattr(local, "_pinned_version", lambda *_: hangs.wait(60))
+    yield
+    hangs.set()
+
+
+async def test_the_hooks_of_a_library_that_does_not_answer_are_given_up(tmp_path, dead):
+    job = hooks.Hooks(tmp_path / "none", in_library=True)
+    with pytest.raises(LibraryError, match="did not answer") as caught:
+        await job.before({}, tmp_path, cancel=asyncio.Event(), say=lambda text: None)
+    assert caught.value.code == "library-gone"
+    notes = await job.after({}, tmp_path, cancel=asyncio.Event(), say=lambda text: None)
+    assert len(notes) == 1 and "did not answer" in notes[0]
+
+
+async def test_the_version_in_a_library_that_does_not_answer_is_given_up_and_not_waited_for_once_stopped(
+    tmp_path, dead
+):
+    with pytest.raises(LibraryError, match="did not answer"):
+        await local._pinned(None, tmp_path, lambda text: None, asyncio.Event())
+    stop = asyncio.Event()
+    stop.set()
+    with pytest.raises(CancelledError):
+        await local._pinned(None, tmp_path, lambda text: None, stop)
