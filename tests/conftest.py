@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 # A generated example is judged by what it shows, not by how long a busy machine took for it: speed is the benchmarks' business.
@@ -10,7 +11,12 @@ settings.register_profile("lithograph", deadline=None, suppress_health_check=[He
 settings.load_profile("lithograph")
 
 
-def pytest_runtest_logstart(nodeid: str) -> None:
-    """Where LITHO_TEST_BEGAN names a file, it holds the test that began last: a run ended for hanging can say in which."""
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Where LITHO_TEST_BEGAN names a file, it holds the test that began last: a run ended for hanging can say in which.
+
+    Where several processes share the tests, each has a file of its own, with the name of the process behind that name.
+    """
     if path := os.environ.get("LITHO_TEST_BEGAN"):
-        Path(path).write_text(nodeid + "\n")
+        worker = os.environ.get("PYTEST_XDIST_WORKER", "")
+        Path(f"{path}.{worker}" if worker else path).write_text(item.nodeid + "\n")

@@ -32,6 +32,7 @@ from support.nodebench import (
     granted,
     until,
 )
+from support.pace import Moment
 
 TOKEN = "a-token-that-nobody-may-see"
 MIB = 1024**2
@@ -97,12 +98,12 @@ async def test_run_with_json_tells_its_error_as_json(tmp_path):
 async def test_run_ends_within_seconds_of_sigterm_while_nobody_answers(tmp_path):
     url = f"http://127.0.0.1:{free_port()}"
     child = await agent("run", "--cmdline", cmdline(tmp_path, url))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         # Until it says that it tries again it may not have its signal handlers yet.
         while b"trying again" not in await child.stdout.readline():
             pass
     child.send_signal(signal.SIGTERM)
-    code, _, err = await said(child, within_s=5)
+    code, _, err = await said(child)
     assert code == 10
     assert "ended before it had its order" in err
 
@@ -228,7 +229,7 @@ async def test_an_interrupt_stops_a_local_job_and_ends_with_ten(tmp_path):
     doing = asyncio.create_task(do(CAPTURE, tmp_path, move, terminate=terminate))
     await move.started.wait()
     terminate.set()
-    code, _ = await asyncio.wait_for(doing, 5)
+    code, _ = await asyncio.wait_for(doing, 60)
     assert code == 10
     with pytest.raises(CancelledError):
         await do(CAPTURE, tmp_path, ScriptedMove(), terminate=terminate)
@@ -321,9 +322,9 @@ async def test_a_signal_in_the_middle_of_a_capture_ends_it_within_seconds_and_le
                 pass
         await until(lambda: any(path.stat().st_size for path in library.glob("golden.v1-*.part")))
         child.send_signal(number)
-        begun = asyncio.get_running_loop().time()
-        code, out, _ = await said(child, within_s=10)
-        assert asyncio.get_running_loop().time() - begun < 4
+        begun = Moment()
+        code, out, _ = await said(child)
+        assert begun.took() < 4
     assert code == 10
     assert json.loads(out.splitlines()[-1])["type"] == "cancelled"
     # Whole packs stay, so that the next capture need not store the same again.
@@ -391,7 +392,7 @@ async def test_a_node_captures_for_its_controller_while_the_broker_restarts(tmp_
             order = an_order(library, broker.port, job=Job(action="capture", image="golden", level=15))
             async with ClaimServer(granted(order)) as server, beside(Controller(order, broker.port)) as controller:
                 child = await agent("run", "--cmdline", cmdline(tmp_path, server.url, f"litho.disk={source}"))
-                await until(lambda: controller.task.state is State.RUNNING, within_s=30)
+                await until(lambda: controller.task.state is State.RUNNING)
                 await broker.stop(kill=True)
                 await asyncio.sleep(0.5)
                 await broker.start()
@@ -417,13 +418,13 @@ async def test_an_agent_that_is_killed_takes_its_worker_along_and_its_last_will_
             order = an_order(library, broker.port, job=Job(action="capture", image="golden", level=19))
             async with ClaimServer(granted(order)) as server, beside(Controller(order, broker.port)) as controller:
                 child = await agent("run", "--cmdline", cmdline(tmp_path, server.url, f"litho.disk={source}"))
-                await until(lambda: controller.task.state is State.RUNNING, within_s=30)
+                await until(lambda: controller.task.state is State.RUNNING)
                 await until(lambda: len(family(child.pid)) >= 2)
                 alive = family(child.pid)
                 assert controller.statuses[-1].online
                 child.kill()
                 await child.communicate()
-                await until(lambda: not controller.statuses[-1].online, within_s=5)
+                await until(lambda: not controller.statuses[-1].online)
                 await until(lambda: not any(Path(f"/proc/{pid}/fd").exists() and running(pid) for pid in alive))
     assert not (library / "golden.v1.json").exists()
     assert controller.statuses[-1].session == controller.session

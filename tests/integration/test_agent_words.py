@@ -28,6 +28,7 @@ from support.nodebench import (
     granted,
     until,
 )
+from support.pace import Moment
 
 LIMITS = Limits(claim_s=10, acknowledge_s=20, finish_s=10, term_s=2, resend_s=0.3)
 
@@ -65,7 +66,7 @@ class Bench:
         except ConnectionRefusedError:
             return None
         writer.write(b"stat \n")
-        said = await asyncio.wait_for(reader.read(), 3)
+        said = await asyncio.wait_for(reader.read(), 60)
         writer.close()
         with contextlib.suppress(ConnectionError):
             await writer.wait_closed()
@@ -108,7 +109,7 @@ async def test_a_failure_is_on_the_port_and_the_log_travels_with_it(bench, broke
     order = an_order(bench.library, broker.port)
     move = ScriptedMove(Failed(code="disk", reason="the boot disk is gone", exit_code=5))
     async with ClaimServer(granted(order)) as server, beside(Controller(order, broker.port)) as controller:
-        assert await asyncio.wait_for(bench.agent(server.url, move), 15) == 5
+        assert await asyncio.wait_for(bench.agent(server.url, move), 60) == 5
     failed = controller.events[-1].body
     assert isinstance(failed, Failed)
     assert (failed.code, failed.reason) == ("disk", "the boot disk is gone")
@@ -124,7 +125,7 @@ async def test_hooks_run_around_the_job_and_know_its_disk_and_end(bench, broker,
     bench.hook("after", "10-b", f'echo "$LITHO_HOOK $LITHO_DISK $LITHO_STATE $LITHO_VERSION" >> {tmp_path}/out; exit 9')
     order = an_order(bench.library, broker.port, job=Job(action="capture", image="golden", disk="serial=S1"))
     async with ClaimServer(granted(order)) as server, beside(Controller(order, broker.port)) as controller:
-        assert await asyncio.wait_for(bench.agent(server.url, ScriptedMove()), 15) == 0
+        assert await asyncio.wait_for(bench.agent(server.url, ScriptedMove()), 60) == 0
     assert (tmp_path / "out").read_text() == "before [serial=S1] n01 t1\nafter /dev/sda succeeded 1\n"
     done = controller.events[-1].body
     assert done.notes[:-1] == DONE.notes
@@ -136,7 +137,7 @@ async def test_a_hook_that_fails_stops_the_job_before_any_worker(bench, broker):
     order = an_order(bench.library, broker.port)
     move = ScriptedMove()
     async with ClaimServer(granted(order)) as server, beside(Controller(order, broker.port)) as controller:
-        assert await asyncio.wait_for(bench.agent(server.url, move), 15) == 8
+        assert await asyncio.wait_for(bench.agent(server.url, move), 60) == 8
     assert move.orders == []
     assert controller.task.state is State.FAILED
     assert controller.events[-1].body.code == "hook-failed"
@@ -149,19 +150,19 @@ async def test_a_cancel_in_a_hook_ends_within_two_seconds(bench, broker, tmp_pat
     async with ClaimServer(granted(order)) as server, beside(Controller(order, broker.port)) as controller:
         agent = asyncio.create_task(bench.agent(server.url, ScriptedMove()))
         await until(lambda: (tmp_path / "begun").exists() and bool(controller.statuses))
-        began = asyncio.get_running_loop().time()
+        began = Moment()
         await controller.say(Cancel(reason="not today"))
-        await until(lambda: controller.task.state is State.CANCELLED, within_s=3)
-        assert asyncio.get_running_loop().time() - began < 2.0
+        await until(lambda: controller.task.state is State.CANCELLED)
+        assert began.took() < 2.0
         assert isinstance(controller.events[-1].body, Stopped)
         assert controller.events[-1].body.reason == "not today"
-        assert await asyncio.wait_for(agent, 15) == 10
+        assert await asyncio.wait_for(agent, 60) == 10
 
 
 async def test_the_claim_lists_the_disks_and_each_status_carries_the_health(bench, broker):
     order = an_order(bench.library, broker.port)
     async with ClaimServer(granted(order)) as server, beside(Controller(order, broker.port)) as controller:
-        assert await asyncio.wait_for(bench.agent(server.url, ScriptedMove()), 15) == 0
+        assert await asyncio.wait_for(bench.agent(server.url, ScriptedMove()), 60) == 0
         await until(lambda: not controller.statuses[-1].online)
     disks = server.claims[0].inventory["disks"]
     assert all({"name", "size", "serial", "transport", "rotational"} <= set(disk) for disk in disks)

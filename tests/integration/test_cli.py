@@ -11,6 +11,7 @@ import pytest
 
 from litho.library import Library, Stage
 from support.images import fill, owner
+from support.pace import Moment
 
 LITHO = Path(sys.executable).parent / "litho"
 READY_S = 30.0
@@ -73,7 +74,7 @@ class Site:
     def stop(self, number=signal.SIGTERM):
         self.daemon.send_signal(number)
         try:
-            return self.daemon.wait(15)
+            return self.daemon.wait(60)
         except subprocess.TimeoutExpired:
             self.daemon.kill()
             self.daemon.wait()
@@ -151,7 +152,7 @@ def test_a_task_is_listed_shown_watched_and_cancelled(site):
     ) as watch:
         assert watch.stdout.readline().startswith("n01: capture golden ")
         assert site.good("task", "cancel", task["id"]) == "n01: capture golden cancelled: cancelled on request\n"
-        out, err = watch.communicate(timeout=30)
+        out, err = watch.communicate(timeout=60)
     assert (watch.returncode, err) == (10, "")
     assert out.splitlines()[-1].startswith("n01: capture golden cancelled")
     assert site.litho("task", "show", "t-999999")[0] == 3
@@ -170,7 +171,7 @@ def test_ctrl_c_ends_the_watching_and_not_the_task(site):
         assert watch.stdout.readline().startswith("n01: image ")
         watch.stdout.readline()
         watch.send_signal(signal.SIGINT)
-        _, err = watch.communicate(timeout=30)
+        _, err = watch.communicate(timeout=60)
     assert watch.returncode == 130
     assert err == "litho: no longer watching; the tasks go on: see them with litho task ls\n"
     assert [task["node"] for task in site.json("task", "ls", "--active")] == ["n01"]
@@ -189,7 +190,7 @@ def test_watching_goes_on_while_the_controller_is_killed_and_started_again(site)
         site.start()
         assert "answers again" in watch.stderr.readline()
         site.good("task", "cancel", task["id"])
-        watch.communicate(timeout=30)
+        watch.communicate(timeout=60)
     assert watch.returncode == 10
 
 
@@ -246,9 +247,9 @@ def test_a_range_of_thousands_of_names_from_a_file_arrives(site, tmp_path):
 def test_all_of_ten_thousand_nodes_are_told_in_under_a_second(site):
     site.good("node", "add", "n[00001-10000]", "--group", "all")
     for command, lines in (("nodestat", 10_000), ("lsdef", 20_000)):
-        begun = time.monotonic()
+        begun = Moment()
         out = site.good(command, "all")
-        took = time.monotonic() - begun
+        took = begun.took()
         assert out.count("\n") == lines
         # The aim is one second on an idle machine (bench/controller.py); what is measured here shares it with other work.
         assert took < 4, f"{command}: {took:.2f} s"

@@ -15,8 +15,9 @@ from litho.library import Owner, Stage
 from litho.messages import Cancel, Finish, Stop
 from support.controller import Agent, Controller, RefusedClaimError, until
 from support.desk import DONE, FAILED, PLANNED, STARTED, STOPPED, publish
+from support.pace import Moment
 
-QUICK = {"timeouts": {"lease_s": 3.0, "heartbeat_s": 0.5, "boot_s": 60.0, "progress_s": 0.5}}
+QUICK = {"timeouts": {"lease_s": 5.0, "heartbeat_s": 0.5, "boot_s": 60.0, "progress_s": 0.5}}
 
 
 @pytest.fixture
@@ -245,7 +246,7 @@ async def test_the_broker_dies_with_a_controller_that_is_killed(controller):
     broker = controller.broker_pid()
     assert broker
     await controller.kill()
-    await until(lambda: controller.broker_pid() == 0, within_s=5)
+    await until(lambda: controller.broker_pid() == 0)
 
 
 async def test_a_stop_takes_less_than_five_seconds_and_loses_nothing(controller):
@@ -254,7 +255,9 @@ async def test_a_stop_takes_less_than_five_seconds_and_loses_nothing(controller)
         await agent.say(PLANNED, STARTED)
         await agent.progress(420)
         await until(lambda: says(controller, "n01", "partimage-ng: partition 1 of 1, 42% complete"))
-        assert await controller.end() < 5.0
+        begun = Moment()
+        await controller.end()
+        assert begun.took() < 5.0
         assert controller.exit_code == 0
         assert controller.broker_pid() == 0
         await controller.start()
@@ -318,7 +321,7 @@ async def test_an_agent_that_is_gone_loses_its_task_its_slot_and_its_remains(tmp
             with stage.create("sda1.partclone.zst") as file:
                 file.write(b"half an image")
         lost = await controller.reaches(first.task, "lost")
-        assert "has not been heard of for 3 s" in lost.reason
+        assert "has not been heard of for 5 s" in lost.reason
         assert (await controller.nodestat("n01")).startswith("partimage-ng: failed: the node has not been heard of")
         await controller.reaches(second.task, "armed")
         await until(lambda: not [path for path in controller.library.root.iterdir() if path.suffix == ".part"])

@@ -1,9 +1,11 @@
 """The library on a real directory: making, finding, checking, removing."""
 
+import contextlib
 import gzip
 import io
-import multiprocessing
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -87,21 +89,36 @@ def test_two_captures_of_one_name_at_once_get_two_versions(library: Library) -> 
     assert library.versions("golden") == [1, 2]
 
 
-def _reserve(root: str, ready: object, results: object) -> None:
-    ready.wait()  # type: ignore[attr-defined]
-    results.put(Stage.open(Library.open(Path(root)), "golden", owner()).version)  # type: ignore[attr-defined]
+# Programs of their own and not forks of this one: a fork would have the locks of threads that it does not have.
+RESERVE = (
+    "import os, sys; from pathlib import Path; from litho.library import Library, Owner, Stage\n"
+    "library = Library.open(Path(sys.argv[1]))\n"
+    "print('ready', flush=True); sys.stdin.readline()\n"
+    "print(Stage.open(library, 'golden', Owner(session='s', node='n01', task='t1', host='here', pid=os.getpid())).version)\n"
+)
 
 
 def test_eight_processes_that_begin_at_the_same_moment_get_eight_versions(library: Library) -> None:
-    context = multiprocessing.get_context("fork")
-    ready, results = context.Event(), context.Queue()
-    workers = [context.Process(target=_reserve, args=(str(library.root), ready, results)) for _ in range(8)]
-    for worker in workers:
-        worker.start()
-    ready.set()
-    assert sorted(results.get(timeout=60) for _ in workers) == list(range(1, 9))
-    for worker in workers:
-        worker.join(30)
+    with contextlib.ExitStack() as stack:
+        workers = [
+            stack.enter_context(
+                subprocess.Popen(
+                    [sys.executable, "-c", RESERVE, library.root],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    text=True,
+                )
+            )
+            for _ in range(8)
+        ]
+        for worker in workers:
+            assert worker.stdout is not None
+            assert worker.stdout.readline() == "ready\n"
+        for worker in workers:
+            assert worker.stdin is not None
+            worker.stdin.write("go\n")
+            worker.stdin.flush()
+        assert sorted(int(worker.communicate(timeout=60)[0]) for worker in workers) == list(range(1, 9))
 
 
 @pytest.mark.parametrize("name", ["../golden", "-rf", "golden.v2", "", "a b"])

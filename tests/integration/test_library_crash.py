@@ -1,5 +1,7 @@
 """A process that dies at any of its file operations, and two that get in each other's way at any of theirs."""
 
+import tempfile
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -10,6 +12,13 @@ from litho.library import ImageRef, Library, Stage
 from litho.library.care import remove, sweep
 from litho.library.verify import check_streams
 from support.images import Turns, dies_at, files_expected, files_of, fill, owner, publish, sweep_all
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """In memory: hundreds of libraries are made here, and each waits for its disk at each step."""
+    with tempfile.TemporaryDirectory(prefix="litho-library-", dir="/dev/shm") as made:
+        yield Path(made)
 
 
 def whole(library: Library, ref: ImageRef) -> int:

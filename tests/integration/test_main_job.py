@@ -145,8 +145,8 @@ def test_two_captures_of_one_name_at_once_make_two_versions(bench, plain, disks)
             bench.verifies("twice", 2)
             go_on(engine)
             slower = bench.reaches(one, "succeeded")
-            first_agent.wait(15)
-            second_agent.wait(15)
+            first_agent.wait(60)
+            second_agent.wait(60)
     assert (slower.version, faster.version) == (1, 2)
     bench.verifies("twice", 2)
     assert {(view.version, view.error) for view in bench.client.images().images if view.image == "twice"} == {
@@ -171,7 +171,7 @@ def test_an_older_version_is_restored_while_a_new_one_is_captured_and_cannot_be_
         assert f"wait for its end, or: litho task cancel {restoring}" in err
         go_on(engine)
         done = bench.reaches(restoring, "succeeded")
-        agent.wait(15)
+        agent.wait(60)
         assert done.version == 1
         [proven] = prove(plain, blank, tmp_path)
         assert proven.clean
@@ -198,6 +198,6 @@ def test_a_node_that_boots_twice_with_one_token_does_not_disturb_its_first_boot(
         assert bench.task(task).state == "running"
         go_on(engine)
         bench.reaches(task, "succeeded")
-        agent.wait(15)
+        agent.wait(60)
     bench.verifies("once", 1)
     until(lambda: bench.reads("n15") == "boot")

@@ -17,6 +17,7 @@ from litho.messages import Planned, Started, Stopped, Succeeded
 from litho_agent import mover
 from litho_agent.mover import Tick, WorkOrder
 from support.loop import needs_root
+from support.pace import Moment
 from support.site import below, digest, pretends_to_boot, target
 
 pytestmark = [needs_root, pytest.mark.root]
@@ -50,7 +51,7 @@ async def run(what, phase, *, freeze=False):
     """Let a worker do it, cancelled when it enters `phase`; answers its end and how many seconds that took."""
     cancel = asyncio.Event()
     phases, news = [], []
-    since = 0.0
+    since = Moment()
 
     def hear(message):
         nonlocal since
@@ -62,12 +63,12 @@ async def run(what, phase, *, freeze=False):
             if freeze:
                 # It hears nothing any more, not even SIGTERM.
                 os.kill(below(os.getpid(), "python"), signal.SIGSTOP)
-            since = time.monotonic()
+            since = Moment()
             cancel.set()
 
     async with asyncio.timeout(60):
         end = await mover.run(what, hear, cancel)
-    took = time.monotonic() - since
+    took = since.took()
     if phase:
         assert phase in phases, phases
     assert below(os.getpid(), "partclone") == 0, "no engine outlives its job"

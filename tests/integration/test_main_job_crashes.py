@@ -5,12 +5,12 @@ The middle is where the test stopped the engine. One site serves all tests here:
 
 import os
 import signal
-import time
 from pathlib import Path
 
 import pytest
 
 from support.loop import needs_root
+from support.pace import Moment
 from support.site import (
     below,
     descendants,
@@ -27,6 +27,13 @@ pytestmark = [needs_root, pytest.mark.root]
 
 
 @pytest.fixture(scope="module")
+def bench(tmp_path_factory):
+    """A site that soon takes a silent node for lost."""
+    with running(tmp_path_factory.mktemp("site"), lease_s=5.0) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
 def patient(tmp_path_factory):
     """A site whose lease is longer than an agent takes to find its broker again: here nothing may be lost, not for a moment."""
     with running(tmp_path_factory.mktemp("patient"), lease_s=60.0) as made:
@@ -38,8 +45,10 @@ def killed(agent):
     below_it = set(descendants(agent.pid))
     assert below_it
     agent.kill()
-    agent.wait(5)
-    until(lambda: not below_it & set(descendants(1)) and not any(map(alive, below_it)), within_s=2, what="all are dead")
+    begun = Moment()
+    agent.wait(60)
+    until(lambda: not below_it & set(descendants(1)) and not any(map(alive, below_it)), what="all are dead")
+    assert begun.took() < 2
 
 
 def alive(pid):
@@ -58,11 +67,11 @@ def test_an_agent_killed_in_the_middle_of_a_capture_is_lost_and_its_remains_go(b
         stopped(agent.pid, "partclone")
         assert "golden.v2.json.part" in bench.unfinished("golden")
         killed(agent)
-        gone = time.monotonic()
+        gone = Moment()
         lost = bench.reaches(task, "lost")
-        assert time.monotonic() - gone < bench.timeouts["lease_s"] + 3
+        assert gone.took() < bench.timeouts["lease_s"] + 3
     assert lost.code == "lost"
-    assert lost.reason == ("the node has not been heard of for 3 s: it was switched off, crashed, or lost its network")
+    assert lost.reason == ("the node has not been heard of for 5 s: it was switched off, crashed, or lost its network")
     assert bench.reads("n02") == f"partimage-ng: failed: {lost.reason}"
     bench.has_no_remains("golden")
     bench.verifies("golden", 1)
@@ -82,7 +91,7 @@ def test_an_agent_killed_in_the_middle_of_a_restore_is_lost_and_the_disk_does_no
             lost = bench.reaches(task, "lost")
         assert not pretends_to_boot(disk)
         bench.is_idle("n03")
-        assert "has not been heard of for 3 s" in bench.reads("n03")
+        assert "has not been heard of for 5 s" in bench.reads("n03")
         assert lost.code == "lost"
         assert bench.do("n03", "osimage", "golden:1", disk).state == "succeeded"
 
@@ -97,12 +106,12 @@ def test_two_dead_agents_leave_their_slots_to_those_who_wait(bench, plain, golde
         with bench.booted(node, "/dev/null" if node == "n05" else plain, task) as agent:
             until(lambda task=task: bench.task(task).state != "armed")
             agent.kill()
-            agent.wait(5)
+            agent.wait(60)
     bench.reaches(tasks[0], "lost", "failed")
     bench.reaches(tasks[1], "lost", "failed")
     with bench.booted("n06", plain, tasks[2]) as agent:
         bench.reaches(tasks[2], "succeeded")
-        agent.wait(15)
+        agent.wait(60)
     bench.has_no_remains("queued")
 
 
@@ -113,7 +122,7 @@ def test_a_worker_that_is_killed_is_answered_for_by_its_agent(bench, plain, gold
         os.kill(worker(agent.pid), signal.SIGKILL)
         done = bench.reaches(task, "failed")
         assert bench.unfinished("fresh") == [], "the agent sweeps before it says that it is over"
-        assert agent.wait(15) == 8
+        assert agent.wait(60) == 8
     assert done.code == "worker-died"
     assert done.reason.startswith("the worker process was ended by SIGKILL")
     assert bench.reads("n07").startswith("partimage-ng: failed: the worker process was ended by SIGKILL")
@@ -139,7 +148,7 @@ def test_an_engine_that_dies_in_the_middle_of_a_capture_publishes_nothing(bench,
         os.kill(engine, number)
         go_on(engine)
         done = bench.reaches(task, "failed")
-        assert agent.wait(15) == 8
+        assert agent.wait(60) == 8
     assert done.code == "engine-crashed"
     assert "partclone" in done.reason
     assert number.name in done.reason
@@ -155,7 +164,7 @@ def test_an_engine_that_dies_in_the_middle_of_a_restore_leaves_a_disk_that_does_
         engine = stopped(agent.pid, "partclone")
         os.kill(engine, signal.SIGKILL)
         done = bench.reaches(task, "failed")
-        agent.wait(15)
+        agent.wait(60)
         assert not pretends_to_boot(disk)
         assert (done.code, done.result["touched"]) == ("engine-crashed", True)
         assert "was ended by SIGKILL" in done.reason
@@ -176,7 +185,7 @@ def test_a_broker_that_is_killed_in_the_middle_costs_nothing(patient, plain):
         until(lambda: patient.broker() not in (0, broker), what="the broker is started again")
         go_on(engine)
         done = patient.reaches(task, "succeeded")
-        assert agent.wait(15) == 0
+        assert agent.wait(60) == 0
     assert (done.percent, done.version) == (100, 1)
     patient.verifies("brokered", 1)
     patient.is_idle("n10")
@@ -197,7 +206,7 @@ def test_a_controller_that_is_killed_in_the_middle_goes_on_with_its_tasks(patien
             assert patient.task(task).state == "running"
             go_on(engine)
             done = patient.reaches(task, "succeeded")
-            assert agent.wait(15) == 0
+            assert agent.wait(60) == 0
     assert done.percent == 100
     patient.is_idle("n11")
     patient.verifies("outlived" if action == "image" else "brokered", 1)
@@ -215,7 +224,7 @@ def test_a_job_that_ends_while_there_is_no_controller_is_told_when_there_is_one_
         assert alive(agent.pid), "nobody knows yet how it ended"
         patient.start()
         assert patient.reaches(task, "succeeded").version == 1
-        assert agent.wait(15) == 0
+        assert agent.wait(60) == 0
     patient.verifies("orphan", 1)
     patient.is_idle("n12")
 
@@ -228,11 +237,11 @@ def test_a_capture_that_is_cancelled_ends_within_two_seconds_with_nothing_left(b
     with bench.booted("n13", plain, task) as agent:
         stopped(agent.pid, "partclone")
         bench.reaches(task, "running")
-        began = time.monotonic()
+        began = Moment()
         assert bench.client.cancel(task).cancel_requested
         done = bench.reaches(task, "cancelled")
-        assert time.monotonic() - began < 2.5
-        assert agent.wait(15) == 10
+        assert began.took() < 2.5
+        assert agent.wait(60) == 10
     assert (done.code, done.reason) == ("cancelled", "cancelled on request")
     assert bench.reads("n13") == "partimage-ng: failed: cancelled on request"
     assert list(bench.library.glob("unwanted*")) == []
@@ -246,11 +255,11 @@ def test_a_restore_that_is_cancelled_ends_within_two_seconds_and_says_that_the_d
     with target(tmp_path) as disk, bench.booted("n14", disk, task) as agent:
         stopped(agent.pid, "partclone")
         bench.reaches(task, "running")
-        began = time.monotonic()
+        began = Moment()
         bench.client.cancel(task)
         done = bench.reaches(task, "cancelled")
-        assert time.monotonic() - began < 2.5
-        agent.wait(15)
+        assert began.took() < 2.5
+        agent.wait(60)
         assert done.result["touched"]
         assert bench.reads("n14") == "partimage-ng: failed: cancelled on request"
         assert not pretends_to_boot(disk)
@@ -268,7 +277,7 @@ def test_a_task_that_waits_is_cancelled_at_once_and_its_node_can_no_longer_claim
     with target(tmp_path) as disk:
         before = digest(disk)
         with bench.agent("n15", disk) as agent:
-            assert agent.wait(20) == 4
+            assert agent.wait(60) == 4
         assert digest(disk) == before
     (bench.state / "boot" / "n15.cmdline").unlink()
     assert f"the task {task} has ended (cancelled)" in (bench.root / "agent-n15.log").read_text()

@@ -96,7 +96,7 @@ def test_a_manifest_in_which_a_bit_flipped_is_refused_at_nodeset_and_by_the_agen
         before = digest(disk)
         with bench.booted("n03", disk, task) as agent:
             done = bench.reaches(task, "failed")
-            assert agent.wait(15) == 7
+            assert agent.wait(60) == 7
         assert digest(disk) == before
     assert "golden.v1.json" in done.reason
     assert not done.result["touched"]
@@ -135,7 +135,7 @@ def test_a_file_that_changes_while_it_is_restored_never_becomes_a_success(bench,
         flip(path, path.stat().st_size - 4096)
         go_on(engine)
         done = bench.reaches(task, "failed")
-        agent.wait(15)
+        agent.wait(60)
         assert not pretends_to_boot(disk)
     assert (done.code, done.result["touched"]) == ("corrupt", True)
     assert path.name in done.reason

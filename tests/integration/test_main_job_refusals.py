@@ -62,7 +62,7 @@ def test_an_image_that_is_gone_when_its_node_boots_ends_the_task_with_the_disk_u
         before = digest(disk)
         with bench.booted("n04", disk, task) as agent:
             done = bench.reaches(task, "failed")
-            assert agent.wait(15) == 3
+            assert agent.wait(60) == 3
         assert digest(disk) == before
     assert done.code == "image-missing"
     assert bench.reads("n04") == (

@@ -5,7 +5,6 @@ import hashlib
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -16,6 +15,7 @@ from litho_agent import pipeline
 from litho_agent.engines import Source
 from litho_agent.flow import limit
 from support.loop import needs_root, sh
+from support.pace import Moment
 from support.transfers import StandInEngine, never, save, silent
 
 SOURCE = Source(device=Path("/dev/null"), fs="ext3", size=1)
@@ -121,23 +121,23 @@ except LibraryError as exc:
 
 
 def test_cancelling_a_stalled_engine_takes_less_than_a_second(tmp_path: Path) -> None:
-    begun = time.monotonic()
+    begun = Moment()
     running: list[str] = []
 
     def cancelled() -> bool:
         running[:] = children()
-        return time.monotonic() - begun > 0.5
+        return begun.passed() > 0.5
 
     with pytest.raises(CancelledError):
         save(StandInEngine(save=STREAM + "time.sleep(60)"), SOURCE, tmp_path / "p", cancelled=cancelled)
-    assert time.monotonic() - begun < 1.5
+    assert begun.took() < 1.5
     assert len(running) == 1
     assert children() == []
 
 
 def test_cancelling_while_the_library_stands_still_takes_less_than_two_seconds() -> None:
     reader, writer = os.pipe()
-    begun = time.monotonic()
+    begun = Moment()
     with os.fdopen(writer, "wb", buffering=0) as sink, pytest.raises(CancelledError):
         pipeline.save(
             StandInEngine(save=STREAM),
@@ -146,23 +146,23 @@ def test_cancelling_while_the_library_stands_still_takes_less_than_two_seconds()
             compression="none",
             level=1,
             tick=silent,
-            cancelled=lambda: time.monotonic() - begun > 0.3,
+            cancelled=lambda: begun.passed() > 0.3,
         )
-    assert time.monotonic() - begun < 2
+    assert begun.took() < 2
     assert children() == []
     os.close(reader)
 
 
 def test_a_stopped_engine_can_be_cancelled(tmp_path: Path) -> None:
-    begun = time.monotonic()
+    begun = Moment()
     with pytest.raises(CancelledError):
         save(
             StandInEngine(save="os.kill(os.getpid(), 19)"),
             SOURCE,
             tmp_path / "p",
-            cancelled=lambda: time.monotonic() - begun > 0.3,
+            cancelled=lambda: begun.passed() > 0.3,
         )
-    assert time.monotonic() - begun < 1.3
+    assert begun.took() < 1.3
 
 
 def test_a_talkative_engine_neither_stalls_nor_fills_the_memory(tmp_path: Path) -> None:
@@ -195,7 +195,7 @@ def test_a_slow_library_is_seen_as_the_limit_and_the_engine_s_own_progress_is_to
             cancelled=never,
             watcher=seen.append,
         )
-    assert slow.wait(10) == 0
+    assert slow.wait(60) == 0
     slowest = limit(saved.stages)
     assert slowest is not None
     assert slowest.name == "library write"

@@ -12,6 +12,7 @@ import pytest
 
 from litho import process
 from litho.errors import EngineError, MissingProgramError
+from support.pace import Moment
 
 PYTHON = sys.executable
 
@@ -55,17 +56,17 @@ def test_an_exit_code_is_told_from_a_signal() -> None:
 
 
 def test_a_program_that_does_not_end_is_ended() -> None:
-    begun = time.monotonic()
+    begun = Moment()
     with pytest.raises(EngineError, match="sleep did not end within 0 s"):
         process.run(["sleep", "60"], timeout_s=0.2)
-    assert time.monotonic() - begun < 5
+    assert begun.passed() < 30
 
 
 def test_a_grandchild_that_holds_the_pipe_does_not_hold_the_time_out() -> None:
-    begun = time.monotonic()
+    begun = Moment()
     with pytest.raises(EngineError, match="did not end"):
-        process.run(["sh", "-c", "sleep 3 & sleep 60"], timeout_s=0.2)
-    assert time.monotonic() - begun < 2.5
+        process.run(["sh", "-c", "sleep 40 & sleep 60"], timeout_s=0.2)
+    assert begun.passed() < 30
 
 
 def test_the_environment_is_built_and_not_inherited(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,7 +127,7 @@ def alive(pid: int) -> bool:
         return False
 
 
-def gone(pid: int, within_s: float = 5.0) -> bool:
+def gone(pid: int, within_s: float = 60.0) -> bool:
     until = time.monotonic() + within_s
     while time.monotonic() < until:
         if not alive(pid):
@@ -152,10 +153,12 @@ def test_a_child_dies_when_its_parent_is_killed(program: str) -> None:
     assert parent.stdout is not None
     with parent.stdout:
         pid = int(parent.stdout.readline())
-        time.sleep(0.3)  # setpriv has become sleep
-        assert Path(f"/proc/{pid}/comm").read_text() == "sleep\n"
+        deadline = time.monotonic() + 60
+        while Path(f"/proc/{pid}/comm").read_text() != "sleep\n":
+            assert time.monotonic() < deadline, "setpriv has not become sleep"
+            time.sleep(0.02)
         parent.send_signal(signal.SIGKILL)
-        parent.wait(5)
+        parent.wait(60)
     assert gone(pid)
 
 
@@ -167,7 +170,7 @@ def test_started_programs_can_be_joined_to_a_pipe() -> None:
     assert second.stdout is not None
     with second.stdout:
         assert second.stdout.read().strip() == b"5"
-    assert (first.wait(5), second.wait(5)) == (0, 0)
+    assert (first.wait(60), second.wait(60)) == (0, 0)
 
 
 async def test_end_asks_first_and_then_insists() -> None:

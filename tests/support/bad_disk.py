@@ -32,7 +32,7 @@ def bad_file(image: Path, folder: Path, bad: Iterable[tuple[int, int]]) -> Itera
     finally:
         subprocess.run(["umount", "--lazy", str(folder)], capture_output=True, check=False)
         try:
-            server.wait(10)
+            server.wait(60)
         except subprocess.TimeoutExpired:
             server.kill()
             server.wait()

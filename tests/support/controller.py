@@ -61,7 +61,7 @@ MACHINE = {
 """What a scripted agent says of its machine."""
 
 
-async def until(true: Callable[[], Any | Awaitable[Any]], *, within_s: float = 20.0, every_s: float = 0.02) -> Any:
+async def until(true: Callable[[], Any | Awaitable[Any]], *, within_s: float = 60.0, every_s: float = 0.02) -> Any:
     """Return what `true` says as soon as it says something; fail the test after `within_s` seconds."""
     deadline = time.monotonic() + within_s
     while True:
@@ -82,7 +82,7 @@ class Controller:
         self.state = folder / "state"
         self.log = folder / "controller.log"
         self.socket = folder / "litho.sock"
-        self.client = Client(self.socket, timeout=20)
+        self.client = Client(self.socket, timeout=60)
         self.library = Library.create(self.state / "library")
         self._child: asyncio.subprocess.Process | None = None
         self._settings = folder / "lithograph.toml"
@@ -130,7 +130,7 @@ class Controller:
         begun = time.monotonic()
         if self._child.returncode is None:
             self._child.send_signal(number)
-        await asyncio.wait_for(self._child.wait(), 20)
+        await asyncio.wait_for(self._child.wait(), 60)
         return time.monotonic() - begun
 
     async def kill(self) -> None:
@@ -173,7 +173,7 @@ class Controller:
     async def task(self, task: str) -> api.TaskView:
         return await self.ask("task", task)
 
-    async def reaches(self, task: str, state: str, *, within_s: float = 20.0) -> api.TaskView:
+    async def reaches(self, task: str, state: str, *, within_s: float = 60.0) -> api.TaskView:
         """Return when the task is in that state."""
 
         async def there() -> api.TaskView | None:

@@ -172,7 +172,7 @@ class Turns:
                 self._pass_on(me)
                 self._condition.notify_all()
             self._left[me] -= 1
-            assert self._condition.wait_for(lambda: self._turn == me, timeout=20)
+            assert self._condition.wait_for(lambda: self._turn == me, timeout=60)
 
     def run(self, *works: Callable[[], object]) -> list[BaseException | None]:
         """Run both; what each raised."""
@@ -181,7 +181,7 @@ class Turns:
         def body(number: int) -> None:
             self._mine.number = number
             with self._condition:
-                self._condition.wait_for(lambda: self._turn == number, timeout=20)
+                self._condition.wait_for(lambda: self._turn == number, timeout=60)
             try:
                 works[number]()
             except BaseException as exc:
@@ -196,7 +196,7 @@ class Turns:
             for thread in threads:
                 thread.start()
             for thread in threads:
-                thread.join(60)
+                thread.join(300)
         assert self._ended == [True, True]
         return raised
 

@@ -47,7 +47,7 @@ def free_port() -> int:
         return int(sock.getsockname()[1])
 
 
-async def until(true: Callable[[], bool], *, within_s: float = 15.0, what: str = "") -> None:
+async def until(true: Callable[[], bool], *, within_s: float = 60.0, what: str = "") -> None:
     """Return when `true` says so; fail the test after `within_s` seconds."""
     async with asyncio.timeout(within_s):
         while not true():  # noqa: ASYNC110 - what is waited for is on the other side of a wire
@@ -75,7 +75,7 @@ class Mosquitto:
             lines.append("allow_anonymous true")
         config.write_text("\n".join(lines) + "\n")
         self._child = await process.start_async(["mosquitto", "-c", config])
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while True:
                 with contextlib.suppress(OSError):
                     _, writer = await asyncio.open_connection("127.0.0.1", self.port)

@@ -35,7 +35,7 @@ PLAIN_CONTENT_MIB = 24
 BOOT_CODE = b"BOOT CODE OF A TEST".ljust(440, b"\x90")
 
 
-def until(true: Callable[[], Any], *, within_s: float = 20.0, what: str = "it", every_s: float = 0.02) -> Any:
+def until(true: Callable[[], Any], *, within_s: float = 60.0, what: str = "it", every_s: float = 0.02) -> Any:
     """What `true` says as soon as it says something; the test fails after `within_s` seconds."""
     deadline = time.monotonic() + within_s
     while True:
@@ -164,8 +164,8 @@ class Bench(Site):
 
     def __init__(self, root: Path, **timeouts: float) -> None:
         super().__init__(root)
-        self.timeouts = {"lease_s": 3.0, "heartbeat_s": 0.4, "progress_s": 0.2, "boot_s": 60.0} | timeouts
-        self.client = Client(root / "litho.sock", timeout=20)
+        self.timeouts = {"lease_s": 30.0, "heartbeat_s": 0.4, "progress_s": 0.2, "boot_s": 60.0} | timeouts
+        self.client = Client(root / "litho.sock", timeout=60)
         self._controller: subprocess.Popen[bytes] | None = None
 
     def prepare(self) -> None:
@@ -201,7 +201,7 @@ class Bench(Site):
         """End the controller by a signal."""
         if self._controller is not None:
             self._controller.send_signal(number)
-            self._controller.wait(20)
+            self._controller.wait(60)
             self._controller = None
 
     def broker(self) -> int:
@@ -241,7 +241,7 @@ class Bench(Site):
     def task(self, task: str) -> api.TaskView:
         return self.client.task(task)
 
-    def reaches(self, task: str, *states: str, within_s: float = 30.0) -> api.TaskView:
+    def reaches(self, task: str, *states: str, within_s: float = 60.0) -> api.TaskView:
         """The task, as soon as it is in one of `states`."""
 
         def there() -> api.TaskView | None:
@@ -267,8 +267,8 @@ class Bench(Site):
         """A whole task; answers how it ended. The agent must end by itself, and the slot be free."""
         task = self.nodeset(node, state, image, **job)
         with self.booted(node, disk, task) as agent:
-            ended = self.reaches(task, "succeeded", "failed", "cancelled", "lost", within_s=60)
-            agent.wait(15)
+            ended = self.reaches(task, "succeeded", "failed", "cancelled", "lost")
+            agent.wait(60)
         self.is_idle(node)
         return ended
 

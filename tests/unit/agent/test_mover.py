@@ -3,7 +3,7 @@
 import asyncio
 import os
 import sys
-import time
+import threading
 
 import msgspec
 import pytest
@@ -14,6 +14,7 @@ from litho.messages import DiskFacts, Failed, Planned, Started, Stopped, Succeed
 from litho.progress import Progress
 from litho_agent import mover
 from litho_agent.mover import LONGEST_LINE, Note, Tick, Touching, WorkOrder, encode_line
+from support.pace import Moment
 
 DISK = DiskFacts(path="/dev/sda", size=1000, serial="S1")
 PLANNED = Planned(disk=DISK, steps=("one",), total=10)
@@ -43,18 +44,18 @@ def worker(*lines, then=""):
 
 async def run(what, argv, *, cancel_at=None):
     cancel, news = asyncio.Event(), []
-    since = 0.0
+    since = Moment()
 
     def hear(message):
         nonlocal since
         news.append(message)
         if isinstance(message, cancel_at or ()):
-            since = time.monotonic()
+            since = Moment()
             cancel.set()
 
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         end = await mover.run(what, hear, cancel, argv=argv)
-    return end, news, time.monotonic() - since
+    return end, news, since.took()
 
 
 def publish(stage):
@@ -216,14 +217,16 @@ async def test_a_worker_that_does_not_listen_is_ended_within_two_seconds(library
 async def test_a_cancel_that_comes_before_the_worker_runs_still_stops_it(library):
     cancel = asyncio.Event()
     cancel.set()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         end = await mover.run(order(library), lambda _: None, cancel, argv=worker(then="time.sleep(60)"))
     assert end == Stopped()
 
 
 async def test_a_sweep_that_hangs_does_not_delay_the_end_of_a_cancelled_job(library, monkeypatch):
-    monkeypatch.setattr(mover, "sweep", lambda _: time.sleep(3))
+    hangs = threading.Event()
+    monkeypatch.setattr(mover, "sweep", lambda _: hangs.wait(60))
     end, _, took = await run(order(library), worker(Started(), then="time.sleep(60)"), cancel_at=Started)
+    hangs.set()
     assert end == Stopped()
     assert took < 2
 
@@ -232,7 +235,7 @@ async def test_no_worker_outlives_the_task_that_asked_for_it(library, tmp_path):
     pid = tmp_path / "pid"
     then = f"open({str(pid)!r}, 'w').write(str(os.getpid())); time.sleep(60)"
     running = asyncio.create_task(mover.run(order(library), lambda _: None, asyncio.Event(), argv=worker(then=then)))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not (pid.exists() and pid.read_text()):  # noqa: ASYNC110 - another process writes it
             await asyncio.sleep(0.01)
     running.cancel()

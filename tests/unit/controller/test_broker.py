@@ -99,7 +99,7 @@ async def test_a_directory_that_cannot_be_made_is_told(tmp_path):
 
 
 async def test_a_port_that_is_taken_is_told_with_the_way_out(tmp_path, monkeypatch):
-    monkeypatch.setattr(broker, "READY_S", 0.5)
+    monkeypatch.setattr(broker, "READY_S", 3.0)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

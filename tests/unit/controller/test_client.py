@@ -34,7 +34,7 @@ def daemon(tmp_path):
 
 @pytest.fixture
 def client(daemon):
-    return Client(daemon.socket, timeout=5)
+    return Client(daemon.socket, timeout=60)
 
 
 def test_a_range_and_a_name_travel_unharmed_whatever_is_in_them(daemon, client):
@@ -131,8 +131,8 @@ def test_a_daemon_that_breaks_off_or_is_none_is_told_in_a_sentence(tmp_path, sai
         thread = threading.Thread(target=answer)
         thread.start()
         with pytest.raises((UnreachableError, WireError)) as caught:
-            Client(path, timeout=5).images()
-        thread.join(5)
+            Client(path, timeout=60).images()
+        thread.join(60)
     assert "controller" in str(caught.value)
 
 

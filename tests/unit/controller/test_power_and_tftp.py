@@ -72,11 +72,11 @@ async def test_nodes_are_switched_and_asked(program):
 
 async def test_one_node_that_fails_or_hangs_does_not_stop_the_others(program):
     begun = time.monotonic()
-    lines = await power(program, timeout_s=1.0).ask(["bad", "slow", "loud", "n01"], "stat")
-    assert time.monotonic() - begun < 15
+    lines = await power(program, timeout_s=3.0).ask(["bad", "slow", "loud", "n01"], "stat")
+    assert time.monotonic() - begun < 45
     assert [line.node for line in lines] == ["bad", "slow", "loud", "n01"]
     assert lines[0].error == "power ended with exit code 3 (no such blade)"
-    assert "did not end within 1 s" in lines[1].error
+    assert "did not end within 3 s" in lines[1].error
     assert (lines[3].text, lines[3].error) == ("off", "")
 
 
@@ -305,7 +305,7 @@ async def test_a_file_that_a_crash_left_is_put_right_at_the_start_and_failures_a
     await asyncio.sleep(0.2)
     folder.unlink()
     stale = folder / "xcat/xnba/nodes/n01"
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while not stale.exists():  # noqa: ASYNC110 - what is waited for is a file
             await asyncio.sleep(0.02)
     assert stale.read_text() == "#!gpxe\n#boot\nexit\n"
@@ -353,7 +353,7 @@ async def test_the_event_loop_itself_says_that_it_turns(tmp_path, monkeypatch):
         running = asyncio.create_task(sdnotify.watchdog())
         loop = asyncio.get_running_loop()
         for _ in range(3):
-            assert await asyncio.wait_for(loop.sock_recv(ear, 100), 5) == b"WATCHDOG=1"
+            assert await asyncio.wait_for(loop.sock_recv(ear, 100), 60) == b"WATCHDOG=1"
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
 
