@@ -32,8 +32,8 @@ ZEROS = (1 << 32) - 1
 MAX_BYTES = 4 * 1024**3
 """Bytes; the index of a petabyte of scattered data would have more, and no reader would hold it."""
 
-_PIECE = 4 * 1024 * 1024
-"""Bytes, or numbers of a column, in hand at a time. A multiple of a hash."""
+_PIECE = 1024 * 1024
+"""Bytes in hand at a time. A multiple of a hash and of a number."""
 THREADS = 2
 """Of BLAKE3, where there is much to hash: what the smallest nodes have."""
 Hashes = bytes | bytearray | StoredHashes
@@ -143,8 +143,9 @@ def root_hasher(head: Head) -> blake3:
 
 def _pieces(column: array[int]) -> Iterator[bytes]:
     """The bytes of a column of numbers, without a second copy of all of it."""
-    for begin in range(0, len(column), _PIECE):
-        yield little(column[begin : begin + _PIECE]).tobytes()
+    step = _PIECE // column.itemsize
+    for begin in range(0, len(column), step):
+        yield little(column[begin : begin + step]).tobytes()
 
 
 def make(
