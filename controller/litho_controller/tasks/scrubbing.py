@@ -56,9 +56,7 @@ async def _patrol(library: Library, every_s: float, busy: Callable[[], bool]) ->
 
     def work() -> Health | None:
         try:
-            return patrol(
-                ChunkStore(library), every_s=every_s, cancelled=stop.is_set, rest=rest, found=_warn
-            )
+            return patrol(ChunkStore(library), every_s=every_s, cancelled=stop.is_set, rest=rest, found=_warn)
         except Stopped:
             return None
 
