@@ -274,7 +274,7 @@ def _root_words(image: OsImage, facts: Facts, base: str, keys: Mapping[str, str]
 def _nfs(image: OsImage, facts: Facts, host: str) -> str:
     """Where the tree is mounted from: noderes.nfsserver and nfsdir, else the controller's host and the image's own directory."""
     server = facts.nfsserver.strip()
-    server = host if server in ("", plan.MASTER) else server
+    server = plan.bracketed(host if server in ("", plan.MASTER) else server)
     folder = image.home
     if top := facts.nfsdir.strip():
         folder = (

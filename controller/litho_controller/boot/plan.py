@@ -16,6 +16,8 @@ last, so that they win where the last one wins.
 
 from __future__ import annotations
 
+import contextlib
+import ipaddress
 import re
 from urllib.parse import urlsplit, urlunsplit
 
@@ -113,6 +115,13 @@ def server(name: str, url: str, xcatmaster: str) -> str:
     if name.strip() != MASTER:
         return name.strip()
     return urlsplit(for_host(url, xcatmaster)).hostname or ""
+
+
+def bracketed(server: str) -> str:
+    """A server's name as it stands before a colon: an IPv6 address in brackets, `[fd00::1]`, anything else as it is. Pure."""
+    with contextlib.suppress(ValueError):
+        return f"[{ipaddress.IPv6Address(server)}]"
+    return server
 
 
 def tftp_host(facts: Facts) -> str:

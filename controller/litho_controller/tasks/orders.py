@@ -8,6 +8,7 @@ import msgspec
 
 from litho.job import EngineName
 from litho.messages import Broker, Order
+from litho_controller.boot import plan
 from litho_controller.broker_other import Login
 from litho_controller.store.tasks import TaskRow
 from litho_controller.tasks import accounts
@@ -41,7 +42,7 @@ def library_url(directory: Path, site_keys: dict[str, str], nfsserver: str = "")
     if not server:
         return f"file://{directory}"
     export = site_keys.get("IMAGELIBINSTALLDIR", "").strip() or str(directory)
-    return f"nfs://{server}/{export.lstrip('/')}"
+    return f"nfs://{plan.bracketed(server)}/{export.lstrip('/')}"
 
 
 SOURCES_KEY = "imagelibsources"

@@ -1,14 +1,17 @@
 """The rules of booting: words that may stand on a kernel command line, MAC addresses, the plan of a boot, iPXE's scripts."""
 
 import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from litho.errors import UsageError
+from litho_agent import mount
 from litho_controller.boot import ipxe, macs, plan, words
 from litho_controller.boot.plan import Facts
+from litho_controller.tasks import orders
 
 MAC = "52:54:00:12:34:56"
 BASE = "http://10.0.0.1:3080"
@@ -237,3 +240,23 @@ def test_no_cell_adds_a_line_or_a_command_to_a_script(text, column):
 def test_what_no_check_has_seen_cannot_be_written():
     with pytest.raises(ValueError, match="cannot be a line"):
         ipxe.armed(made(own=("a\nboot",)), mac=MAC, base=BASE, tell="x")
+
+
+@pytest.mark.parametrize(
+    ("server", "written"),
+    [
+        ("10.0.0.1", "10.0.0.1"),
+        ("mgmt", "mgmt"),
+        ("fd00::1", "[fd00::1]"),
+        ("FD00:0::1", "[fd00::1]"),
+        ("[fd00::1]", "[fd00::1]"),
+    ],
+)
+def test_a_server_with_an_ipv6_address_stands_in_brackets(server, written):
+    assert plan.bracketed(server) == written
+    url = orders.library_url(Path("/srv/images"), {}, server)
+    assert url == f"nfs://{written}/srv/images"
+    # What the agent makes of it is what mount is given, and what the kernel's table says.
+    export = mount.parse(url)
+    assert mount.argv(export, 4, Path("/mnt"), read_only=True)[-2] == f"{written}:/srv/images"
+    mount.require_mounted(export, Path("/mnt"), f"{written}:/srv/images /mnt nfs4 rw 0 0\n")
