@@ -10,6 +10,7 @@ import pytest
 
 from litho.library import ImageRef, Library, care
 from litho.library.chunks import ChunkStore, health, scrub
+from litho.library.chunks import patrol as patrolling
 from litho.library.chunks.patrol import Stopped, patrol
 from litho.library.chunks.store import DIRECTORY
 from litho_controller.tasks.scrubbing import scrub_now_and_then
@@ -78,6 +79,25 @@ def test_damage_is_told_with_the_images_that_need_it_and_once_a_week(library, tm
     capture(library, "golden", tmp_path / "source")
     again = patrol(ChunkStore(library), every_s=WEEK, found=told.append)
     assert (again.damaged, again.lacking, len(told)) == ((), {}, 1)
+
+
+def test_where_much_is_damaged_it_is_told_at_the_end_of_the_round_even_after_a_break(library, monkeypatch):
+    monkeypatch.setattr(patrolling, "AT_ONCE", 0)
+    names = {name: pack_of(library, name) for name in ("golden", "other")}
+    for path in names.values():
+        rot(path)
+    told: list[health.Damage] = []
+    read: list[float] = []
+    with pytest.raises(Stopped):
+        patrol(ChunkStore(library), every_s=WEEK, cancelled=lambda: len(read) == 4, rest=read.append, found=told.append)
+    assert told == [] and len(health.read(ChunkStore(library)).damaged) == 2
+    found = patrol(ChunkStore(library), every_s=WEEK, rest=read.append, found=told.append)
+    assert {one.pack: one.images for one in told} == {
+        path.stem: (f"{name}.v1-sda1.chunks",) for name, path in names.items()
+    }
+    assert set(found.damaged) == set(told)
+    patrol(ChunkStore(library), every_s=WEEK, found=told.append)
+    assert len(told) == 2
 
 
 def test_an_image_whose_pack_or_index_is_gone_is_told(library):

@@ -15,9 +15,13 @@ import msgspec
 from litho.library import files
 from litho.library.chunks import health as healths
 from litho.library.chunks import trust
-from litho.library.chunks.health import Damage, Health
+from litho.library.chunks.health import Damage, Health, Needs
 from litho.library.chunks.scrub import check_pack, counts
 from litho.library.chunks.store import ChunkStore
+
+AT_ONCE = 4
+"""Damaged packs that are told of as soon as they are found. To know the images that need one takes a look at every index there
+is; where much is damaged the others are told of together, at the end of the round."""
 
 
 class Stopped(Exception):  # noqa: N818 - no failure: the caller asked for it
@@ -34,7 +38,7 @@ def patrol(
 ) -> Health:
     """Read what nobody has read whole for `every_s` seconds.
 
-    After each pack `rest` is told the seconds that it took, and may sleep. `found` is told of a damaged pack at once, with the
+    After each pack `rest` is told the seconds that it took, and may sleep. `found` is told of a damaged pack, with the
     images that need it. Answers what is known then. Raises LibraryError, Stopped when `cancelled` says so.
     """
 
@@ -51,6 +55,7 @@ def patrol(
     damaged = {one.pack: one for one in health.damaged if bytes.fromhex(one.pack) in here}
     # What is known of damaged packs is kept in chunks only while they are looked at; images are asked about those alone.
     bad: dict[bytes, frozenset[bytes]] = {}
+    untold: dict[bytes, Damage] = {}
     read = False
     for pack in here:
         beat()
@@ -68,26 +73,43 @@ def patrol(
             damaged.pop(pack.hex(), None)
         else:
             bad[pack] = frozenset(chunks)
-            images = sorted(healths.needs(store, {pack: chunks}, beat=beat).packs.get(pack, ()))
-            damaged[pack.hex()] = Damage(
+            damage = Damage(
                 pack=pack.hex(),
                 sentences=tuple(sentences),
-                images=tuple(images),
-                at=begun,
+                images=(),
+                # Of no time until it was told: whoever goes on looks at it again.
+                at=0.0,
                 chunks=tuple(sorted(one.hex() for one in chunks)),
             )
-            found(damaged[pack.hex()])
+            untold[pack] = damage
+            if len(untold) <= AT_ONCE:
+                needs = healths.needs(store, {pack: bad[pack]}, beat=beat)
+                damage = _told(damage, needs, begun, found)
+            damaged[pack.hex()] = damage
             health = msgspec.structs.replace(health, damaged=tuple(damaged.values()))
             healths.write(store, health)
         rest(time.monotonic() - since)
     if not read and 0 <= begun - health.ended < every_s:
         return health
-    lacking = healths.needs(store, bad, beat=beat).lacking
+    needs = healths.needs(store, bad, beat=beat)
+    for pack, damage in untold.items():
+        if not damaged[pack.hex()].at:
+            damaged[pack.hex()] = _told(damage, needs, begun, found)
     with files.telling(store.root):
         size = sum(_size(store, pack) for pack in here)
-    health = Health(ended=store.now(), packs=len(here), bytes=size, damaged=tuple(damaged.values()), lacking=lacking)
+    health = Health(
+        ended=store.now(), packs=len(here), bytes=size, damaged=tuple(damaged.values()), lacking=needs.lacking
+    )
     healths.write(store, health)
     return health
+
+
+def _told(damage: Damage, needs: Needs, at: float, found: Callable[[Damage], None]) -> Damage:
+    """Tell of a damaged pack, with the images that need it."""
+    images = tuple(sorted(needs.packs.get(bytes.fromhex(damage.pack), ())))
+    damage = msgspec.structs.replace(damage, images=images, at=at)
+    found(damage)
+    return damage
 
 
 def _size(store: ChunkStore, pack: bytes) -> int:
