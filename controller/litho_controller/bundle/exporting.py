@@ -12,10 +12,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 import os
 import posixpath
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -25,7 +24,7 @@ from typing import IO, Self
 from litho.errors import LithoError, RefusedError, UsageError
 from litho.library import Library, parse_ref
 from litho.library.files import fsync_dir
-from litho_controller.bundle import collect, sums, xcat
+from litho_controller.bundle import collect, leftovers, sums, xcat
 from litho_controller.bundle import manifest as cfg
 from litho_controller.bundle import rows as rows_of
 from litho_controller.bundle.collect import Collected, Piece, Row
@@ -36,8 +35,10 @@ from litho_controller.bundle.plan import TREE
 from litho_controller.bundle.requests import Exported, ExportRequest
 from litho_controller.bundle.rows import KEY
 from litho_controller.bundle.site import Site
-from litho_controller.bundle.tarwrite import BLOCK, TarWriter, packing_of, write_beside
+from litho_controller.bundle.tarwrite import BLOCK, TarWriter, packing_of
 from litho_controller.bundle.xcat import XcatExtra, XcatManifest
+
+log = logging.getLogger("litho.bundle")
 
 BY_TIME = 64 * 1024 * 1024
 """Bytes; a larger file that was hashed a moment ago is the same while inode, size and times are."""
@@ -65,6 +66,8 @@ def export(
     with telling(target):
         if os.path.lexists(target) and not request.replace:
             raise RefusedError(f"{target} exists already", hint="use --replace, or another name", code="file-exists")
+    for gone in leftovers.sweep(target.parent):
+        log.warning("%s was left by an export that did not end, and is taken away", gone)
     with contextlib.ExitStack() as stack:
         found = collect.collect(
             ref,
@@ -91,12 +94,10 @@ def export(
 @contextlib.contextmanager
 def _scratch(folder: Path) -> Iterator[Path]:
     """A directory for what is packed on the way, beside the tarball, where there must be room anyway."""
-    with telling(folder):
-        made = Path(tempfile.mkdtemp(prefix=".litho-export-", dir=folder))
-    try:
+    with contextlib.ExitStack() as stack:
+        with telling(folder):
+            made = stack.enter_context(leftovers.scratch(folder))
         yield made
-    finally:
-        shutil.rmtree(made, ignore_errors=True)
 
 
 class _Work:
@@ -189,7 +190,7 @@ class _Work:
     def write(self, target: Path, packing: str, about: list[Piece]) -> int:
         """Write the tarball; answers its size in bytes."""
         with telling(target):
-            beside, raw = write_beside(target)
+            beside, raw = leftovers.write_beside(target)
             try:
                 with raw:
                     with _Flushing(raw) as out, TarWriter(out, packing) as tar:

@@ -16,9 +16,8 @@ import zlib
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 from types import TracebackType
-from typing import IO, Protocol, Self
+from typing import Protocol, Self
 
 import zstandard
 
@@ -127,13 +126,6 @@ class TarWriter:
             self.close()
         elif isinstance(self._packer, _Gzip):
             self._packer.stop()
-
-
-def write_beside(path: Path) -> tuple[Path, IO[bytes]]:
-    """A new file that is to become `path` by rename. Raises OSError."""
-    beside = path.with_name(f".{path.name}.{os.urandom(6).hex()}.part")
-    fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-    return beside, os.fdopen(fd, "wb", buffering=0)
 
 
 class _Plain:
