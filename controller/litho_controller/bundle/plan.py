@@ -2,7 +2,7 @@
 
     template            <install>/custom/<os>/<arch>/<file>
     kernel and so on    <install>/netboot/<os>/<arch>/<profile>/, with the root image expanded beside it in `rootimg`
-    extra FILE:PATH     PATH/<file>, below an allowed root
+    extra FILE:PATH     PATH/<file>, below an allowed root; not among media and other profiles unless the bundle is trusted
     xCAT's column files where they were, when that is below an allowed root, else <install>/custom/<os>/<arch>/<profile>/<file>
 
 The directory of a profile is placed as a whole, by one rename: a node never finds the new kernel beside the old root image.
@@ -35,6 +35,13 @@ ROOTIMGS = (
     *("rootimg.tar.zst", "rootimg.cpio.zst", "rootimgtree.gz"),
 )
 """What the files in a profile's directory are called, best first (the first six in the order of xCAT's own choice)."""
+ARCHES = frozenset(
+    {
+        *("x86_64", "amd64", "x86", "i386", "i486", "i586", "i686", "aarch64", "arm64", "armhf", "armv7l"),
+        *("ppc", "ppc64", "ppc64le", "ppc64el", "s390", "s390x", "ia64", "riscv64"),
+    }
+)
+"""Second levels of the directories in which copycds leaves installation media, `<install>/<os>/<arch>`."""
 TREE = "rootimg"
 """The expanded root image, beside the packed one."""
 
@@ -106,6 +113,8 @@ def plan(
     for extra in manifest.extra:
         target = posixpath.join(extra.path, posixpath.basename(extra.file))
         placed.append(Placed(kind="file", target=target, member=extra.file, executable=executable[extra.file]))
+    if not trusted:
+        _refuse_others(placed, home, site)
     placed, into_home = _sorted_out(placed, home if inner else "", site)
     if inner:
         whole = Placed(kind="profile", target=home, inner=(*inner, *into_home), expand=manifest.rootimg)
@@ -217,6 +226,25 @@ def _sorted_out(placed: list[Placed], home: str, site: Site) -> tuple[list[Place
         else:
             own.append(one)
     return own, into_home
+
+
+def _refuse_others(placed: list[Placed], home: str, site: Site) -> None:
+    """Raise RefusedError for a file that would come to lie among another system's: one that a stranger adds to installation
+    media or to a profile would be installed and booted on nodes that have nothing to do with the bundle."""
+    for one in placed:
+        level = (
+            one.target.removeprefix(site.install + "/").split("/") if one.target.startswith(site.install + "/") else []
+        )
+        media = len(level) > 2 and level[0] != "custom" and level[1] in ARCHES
+        profile = len(level) > 1 and level[0] == "netboot" and not one.target.startswith(home + "/")
+        if media or profile:
+            what = "the installation media" if media else "what other images boot"
+            raise bad(
+                f"the bundle wants to place {shown(posixpath.basename(one.target))} in "
+                f"{shown(posixpath.dirname(one.target))}, among {what}",
+                hint="only a bundle that a trusted key has signed may do that, or one imported with --all-columns",
+                code="bundle-escape",
+            )
 
 
 def _need_distinct(targets: list[str]) -> None:

@@ -193,11 +193,14 @@ def test_every_file_of_a_captured_disk_gets_the_name_that_it_has_elsewhere() -> 
 # ---------------------------------------------------------------- what goes where
 
 
-def planned(values: dict[str, str], *extra: Extra, rename: str = "", **site_keys: str) -> plan.Plan:
+def planned(
+    values: dict[str, str], *extra: Extra, rename: str = "", trusted: bool = False, **site_keys: str
+) -> plan.Plan:
     text = manifest(**values) + "".join(f"extra {one.file}:{one.path}\n" for one in extra).encode()
     members = cfg.parse(text).files()
     content = model.content({cfg.FILE: text}, members, "/install")
-    return plan.plan(content, site.parse(site_keys), executable=dict.fromkeys(members, False), rename=rename)
+    executable = dict.fromkeys(members, False)
+    return plan.plan(content, site.parse(site_keys), executable=executable, rename=rename, trusted=trusted)
 
 
 def test_the_seeds_places() -> None:
@@ -262,3 +265,26 @@ def test_a_tarball_is_named_by_how_it_is_packed(name: str) -> None:
     with pytest.raises(LithoError, match="how to pack"):
         tarwrite.packing_of(name)
     assert tarwrite.packing_of("foo.tar.gz") == tarwrite.packing_of("foo.tgz") == "gzip"
+
+
+@pytest.mark.parametrize(
+    ("place", "where"),
+    [
+        ("/install/rhels5.4/x86_64", "among the installation media"),
+        ("/install/debian12/amd64/dists/stable", "among the installation media"),
+        ("/install/netboot/rhels5.4/x86_64/other", "among what other images boot"),
+        ("/install/netboot/rhels5.4/x86_64/other/rootimg/root", "among what other images boot"),
+        ("/install/netboot", "among what other images boot"),
+    ],
+)
+def test_only_a_trusted_bundle_adds_files_to_media_and_to_other_images(place, where):
+    for values in (INSTALL, NETBOOT):
+        with pytest.raises(RefusedError, match=where) as caught:
+            planned(values, Extra("motd", place))
+        assert caught.value.code == "bundle-escape" and "trusted key" in caught.value.hint
+    assert planned(INSTALL, Extra("motd", place), trusted=True).placed[1].target == f"{place}/motd"
+
+
+def test_places_of_nobody_are_free():
+    for place in ("/install/files", "/install/post/otherpkgs/rhels5.4/x86_64", "/install/custom/x86_64/x", "/install"):
+        assert planned(INSTALL, Extra("motd", place)).placed[1].target == f"{place}/motd"
