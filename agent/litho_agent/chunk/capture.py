@@ -72,7 +72,8 @@ def save_partition(
     cancelled: Cancelled = lambda: False,
     watcher: Watcher = lambda _: None,
 ) -> Saved:
-    """Save the used bytes of `device`. `level` is zstd's, 0 stores without packing. `threads` 0 is two more than cores.
+    """Save the used bytes of `device`. `level` is zstd's, 0 stores without packing. `threads` 0: as many as suit the
+    machine.
 
     Raises DiskError, LibraryError, CancelledError. What was stored by then stays, for the next capture.
     """

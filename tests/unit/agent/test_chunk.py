@@ -1,6 +1,8 @@
 """The chunk engine's rules: which bytes are used, when reading the target pays, what workers do, what a device promises."""
 
 import contextlib
+import ctypes
+import re
 import threading
 from pathlib import Path
 
@@ -181,6 +183,21 @@ def test_odd_lengths_are_written_to_the_last_byte(tmp_path: Path):
     assert path.read_bytes() == b"z" * 10_001
 
 
+def test_memory_that_disks_write_into_suits_huge_pages_and_is_kept_from_children():
+    view = page_buffer(4 * MB)
+    address = ctypes.addressof(ctypes.c_char.from_buffer(view))
+    assert (len(view), address % (2 * MB)) == (4 * MB, 0)
+    mappings = re.split(r"(?m)^(?=[0-9a-f]+-[0-9a-f]+ )", Path("/proc/self/smaps").read_text())[1:]
+    for mapping in mappings:
+        low, high = (int(word, 16) for word in mapping.split(maxsplit=1)[0].split("-"))
+        if low <= address < high:
+            assert address + len(view) <= high
+            assert "dc" in mapping.partition("VmFlags:")[2].split()
+            break
+    else:
+        pytest.fail("the memory is in no mapping")
+
+
 def test_a_disk_that_is_not_there_is_named():
     with pytest.raises(DiskError, match="/dev/nowhere"):
         Device(Path("/dev/nowhere"))
@@ -258,7 +275,8 @@ def test_zeros_are_not_stored_and_are_written_back(tmp_path, store):
 
 
 @pytest.mark.parametrize(
-    ("cores", "mib", "count"), [(2, 16_000, 4), (2, 0, 4), (64, 64_000, 20), (16, 256, 8), (4, 100, 3), (4, 10, 2)]
+    ("cores", "mib", "count"),
+    [(2, 16_000, 8), (2, 0, 8), (4, 16_000, 12), (64, 64_000, 20), (16, 256, 8), (4, 100, 3), (4, 10, 2)],
 )
 def test_there_are_as_many_workers_as_cores_and_memory_allow(cores, mib, count):
     assert crew.threads(cores, mib * MB) == count
