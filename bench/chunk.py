@@ -70,6 +70,10 @@ class Bench:
         saved = self._ours("chunk: capture", self.place.device, "capture")
         self.map_s.append(saved.facts["map_s"])
         self._ratio("capture / limit", saved.wall_s / max(limits["read_s"], limits["pack_s"]))
+        both = self._ours("(read while writing)", self.place.device, "read and write", count=int(saved.facts["stored"]))
+        self._limit("limit: read, while what was stored is written", both.facts["both_s"])
+        shared = max(both.facts["both_s"], limits["pack_s"])
+        self._ratio("capture / limit, with the writing on the same disk", saved.wall_s / shared)
         stored = saved.facts["stored"] + (self._library / "v1.v1-sda1.chunks").stat().st_size
         for peer in peers:
             image = self.place.room / peer.file
@@ -128,7 +132,7 @@ class Bench:
     def _library(self) -> Path:
         return self.place.room / "library"
 
-    def _ours(self, row: str, device: Path, do: str, **more: str | bool) -> Answer:
+    def _ours(self, row: str, device: Path, do: str, **more: str | bool | int) -> Answer:
         words = {"do": do, "device": str(device), "fs": self.place.fs, "library": str(self._library), **more}
         return self.clock.ours(row, msgspec.convert(words, Order), keep=not row.startswith("("))
 

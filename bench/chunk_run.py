@@ -117,6 +117,7 @@ WORK = {
     "restore": _restore,
     "verify": _verify,
     "limits": limits.capture,
+    "read and write": limits.read_and_write,
     "write_limits": limits.restore,
     "make known": _make_known,
     "load known": _load_known,

@@ -1,6 +1,7 @@
 """What the machine allows, each part by itself: the longest is the limit that the chunk engine is held against.
 
-For a capture the direct read of the used bytes, and zstd over them on all cores. For a restore the direct write of the same
+For a capture the direct read of the used bytes, and zstd over them on all cores; and, because source and library lie on one disk
+here, the same read while as many bytes as the capture stored are written beside it. For a restore the direct write of the same
 bytes, unpacking and checking them on all cores, and reading the packs: all in the state in which the restore beside it begins,
 with packs that lie in the page cache or on the disk only.
 """
@@ -74,6 +75,68 @@ def capture(order: Order) -> dict[str, float]:
         read_s = pass_over(disk, pack=False)
         pass_over(disk, pack=True)
     return {"read_s": read_s, "pack_s": packing[0] / cores(), "used": float(used.used)}
+
+
+def read_and_write(order: Order) -> dict[str, float]:
+    """Direct read of the used bytes while `count` bytes are written into the library's directory as packs are, and synced."""
+    device = Path(order.device)
+    used = used_map(device, order.fs, size(order.device))
+    reads = used.merged(READ_GAP, PAGE)
+    numbers = used.chunks(order.grain)
+    path = Path(order.library) / "written.tmp"
+    failed: list[BaseException] = []
+
+    def write() -> None:
+        try:
+            _write_out(path, order.count)
+        except OSError as exc:
+            failed.append(exc)
+
+    @contextlib.contextmanager
+    def worker() -> Iterator[Callable[[tuple[int, int]], None]]:
+        view = page_buffer(UNIT)
+
+        def look(unit: tuple[int, int]) -> None:
+            low = numbers[unit[0]] * order.grain
+            for extent in reads.within(low, (numbers[unit[1] - 1] + 1) * order.grain):
+                disk.read(extent.start, view[extent.start - low : extent.end - low])
+
+        yield look
+
+    writer = threading.Thread(target=write)
+    try:
+        with Device(device) as disk:
+            since = time.monotonic()
+            writer.start()
+            crew.run(
+                units(numbers, order.grain),
+                worker,
+                threads=crew.default_threads(),
+                tell=lambda: None,
+                cancelled=lambda: False,
+                stuck=disk.abandon,
+            )
+            writer.join()
+            both_s = time.monotonic() - since
+    finally:
+        path.unlink(missing_ok=True)
+    if failed:
+        raise failed[0]
+    return {"both_s": both_s}
+
+
+def _write_out(path: Path, count: int) -> None:
+    """`count` bytes into a file, past the page cache, which costs the least, and synced."""
+    piece = page_buffer(UNIT)
+    # Zeros would tell nothing where a disk leaves them out.
+    piece[:] = os.urandom(UNIT)
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_DIRECT | os.O_CLOEXEC, 0o644)
+    try:
+        for _ in range(-(-count // UNIT)):
+            os.write(fd, piece)
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def restore(order: Order) -> dict[str, float]:
@@ -166,4 +229,5 @@ def resident(order: Order) -> float:
 
 
 def cores() -> int:
-    return crew.default_threads() - 2
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0))

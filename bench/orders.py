@@ -28,7 +28,7 @@ class Order(msgspec.Struct, kw_only=True):
     cached: bool = False
     """The packs are read once before the clock starts."""
     count: int = 0
-    """Chunks of an index that is made."""
+    """Chunks of an index that is made; bytes that are written beside a read."""
 
 
 class Answer(msgspec.Struct, kw_only=True):
