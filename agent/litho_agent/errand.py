@@ -162,8 +162,8 @@ class Errand:
             self._log.hear(message)
         for ear in self._ears:
             ear.hear(message)
-        if isinstance(message, Failed):
-            # For the controller alone: the console has shown what matters of it.
+        if isinstance(message, Failed) or (isinstance(message, Succeeded) and self._job.action != "capture"):
+            # For the controller alone: the console has shown what matters of it. A capture's lies beside its image.
             message = msgspec.structs.replace(message, log=self._log.tail(MAX_LOG))
         if not self._stopped.is_set():
             self._wire.hear(message)

@@ -36,7 +36,7 @@ MAX_PAYLOAD = 256 * 1024
 """Bytes; an inventory of a large node is about 20 KiB."""
 
 MAX_LOG = 16 * 1024
-"""Characters of the job's log that travel with a failure; as JSON at most six times as many bytes."""
+"""Characters of the job's log that travel with its end; as JSON at most six times as many bytes."""
 
 Kind = Literal["status", "progress", "event", "command"]
 _KINDS: tuple[Kind, ...] = ("status", "progress", "event", "command")
@@ -199,6 +199,8 @@ class Succeeded(msgspec.Struct, frozen=True, kw_only=True, tag="succeeded"):
     """One for each partition in chunks."""
     lost: Count = 0
     """Bytes of the source that could not be read and are not in the image; `notes` and the manifest say where."""
+    log: Annotated[str, msgspec.Meta(max_length=MAX_LOG)] = ""
+    """The end of the job's log, unless it is a capture, whose log lies beside its image."""
 
 
 class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):

@@ -354,6 +354,15 @@ async def test_the_credentials_of_the_order_open_a_broker_that_asks_for_them(ben
     assert TOKEN not in bench.screen.getvalue()
 
 
+async def test_a_restore_that_went_well_sends_its_log_with_its_end(bench, broker):
+    order = an_order(bench.library, broker.port, job=Job(action="restore", image="golden"))
+    async with ClaimServer(granted(order)) as server, beside(Controller(order, broker.port)) as controller:
+        assert await asyncio.wait_for(bench.agent(server.url, ScriptedMove()), 60) == 0
+    end = controller.events[-1].body
+    assert "save 3 partitions" in end.log
+    assert msgspec.structs.replace(end, log="") == DONE
+
+
 async def test_wrong_credentials_do_not_stop_the_work(bench, tmp_path, caplog):
     async with Mosquitto(tmp_path, password="right") as guarded:
         order = an_order(bench.library, guarded.port, username="n01", password="a-wrong-secret")

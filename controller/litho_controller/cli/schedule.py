@@ -116,7 +116,8 @@ def retry(session: Session, ids: tuple[str, ...], as_json: bool) -> None:
 def log(session: Session, id_: str, as_json: bool) -> None:
     """Say what became of a task: its steps with their times, what was planned, what is to be noted, and its job's log.
 
-    The log is that of a job that failed, or of a capture; of a restore that went well none is kept.
+    Of a capture that went well the log goes with its image; of any other job its end is kept with the task. One that was
+    cancelled leaves none.
 
     \b
     Example:

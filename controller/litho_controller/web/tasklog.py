@@ -1,7 +1,7 @@
 """What became of a task: its steps with their times, its plan, the notes of its end, and its job's own words.
 
-The words come from two places. A job that failed sends the end of its log with its failure; that of a capture that went well lies
-beside the image as `<image>.v<n>-job.log`, where it stays as long as the version. A restore that went well leaves none.
+The words come from two places. A job that failed, and a restore or comparison that went well, sends the end of its log with the
+news of that; the log of a capture that went well lies beside the image as `<image>.v<n>-job.log`, as long as the version does.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ import pytest
 from litho.errors import NotFoundError
 from litho.library import ImageRef, Library, Owner, Stage
 from litho.library.manifest import FileRef
+from litho_controller.api import JobOptions
 from litho_controller.api_schedule import LogView
 from litho_controller.web import tasklog
 from litho_controller.web.app import admin_app
@@ -78,6 +79,15 @@ async def test_a_failed_jobs_log_is_what_its_agent_sent(desk, log_of):
     found = await log_of(task)
     assert found.lines[-1][1] == "failed: there is no disk sdb"
     assert found.log == LOG
+
+
+async def test_the_log_of_a_restore_that_went_well_is_kept_with_its_task(desk, log_of):
+    publish(desk.library, "golden")
+    [line] = await desk.requests.create(["n01"], "restore", ImageRef("golden"), JobOptions())
+    node = await desk.agent(line.task)
+    await node.say(PLANNED, STARTED, msgspec.structs.replace(DONE, log=LOG))
+    found = await log_of(line.task)
+    assert (found.log, found.lines[-1][1]) == (LOG, "succeeded")
 
 
 async def test_a_captures_log_lies_beside_its_image_as_long_as_that_is_there(desk, log_of):
