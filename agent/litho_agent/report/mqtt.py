@@ -246,8 +246,10 @@ class MqttReporter:
             for report in self._outbox.waiting(after=said):
                 await client.publish(self._topic("event"), messages.encode(report), qos=1)
                 said = report.seq
+            # Not wait_for: in Python 3.11 it loses a cancel that comes in the moment in which there is news.
             try:
-                await asyncio.wait_for(self._news.wait(), self._resend_s)
+                async with asyncio.timeout(self._resend_s):
+                    await self._news.wait()
             except TimeoutError:
                 said = FIRST - 1
 

@@ -68,8 +68,10 @@ class Upkeep:
         tasks = self._tasks
         while True:
             await self.tick()
+            # Not wait_for: in Python 3.11 it loses a cancel that comes in the moment in which something wakes us.
             try:
-                await asyncio.wait_for(tasks.woken.wait(), TICK_S)
+                async with asyncio.timeout(TICK_S):
+                    await tasks.woken.wait()
             except TimeoutError:
                 continue
 

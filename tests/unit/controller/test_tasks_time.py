@@ -471,3 +471,15 @@ async def test_a_database_that_fails_does_not_end_the_upkeep(desk, monkeypatch):
     assert (await desk.row("t-000001")).state is State.QUEUED
     await desk.upkeep.tick()
     assert (await desk.row("t-000001")).state is State.ARMED
+
+
+async def test_an_end_is_heard_although_something_wakes_the_upkeep_at_the_same_moment(desk):
+    running = asyncio.create_task(desk.upkeep.run())
+    async with asyncio.timeout(60):
+        while not desk.tasks.woken._waiters:  # noqa: ASYNC110 - it is between two ticks
+            await asyncio.sleep(0.01)
+    desk.tasks.woken.set()
+    running.cancel()
+    done, _ = await asyncio.wait({running}, timeout=60)
+    assert done == {running}
+    assert running.cancelled()
