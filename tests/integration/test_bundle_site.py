@@ -84,6 +84,12 @@ async def test_an_export_says_what_it_does_not_find(here: BundleSite, tmp_path: 
     (tmp_path / "there.tgz").touch()
     with pytest.raises(RefusedError, match="exists already"):
         await here.export("Foo", tmp_path / "there.tgz")
+    # A tarball takes the place of a file only: never that of a device.
+    pipe = tmp_path / "pipe.tgz"
+    os.mkfifo(pipe)
+    with pytest.raises(RefusedError, match="is not a file"):
+        await here.export("Foo", pipe, replace=True)
+    assert pipe.is_fifo()
     with pytest.raises(UsageError, match="does not say how to pack"):
         await here.export("Foo", tmp_path / "foo.zip")
 

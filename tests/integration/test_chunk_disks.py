@@ -71,7 +71,7 @@ def test_a_file_system_comes_back_whole_on_a_target_full_of_other_bytes(library,
         # Mounting may have written; what it did is undone, and little else is written.
         again = adapter.restore_part(library, part, target, mode="delta", verify_target=True)
         assert again.right > again.total * 0.8
-        assert re.fullmatch(r"0\.\d of 0\.\d GB were already right, 0\.0 GB written", again.sentence())
+        assert re.fullmatch(r"[\d.]+ of [\d.]+ MB were already right, [\d.]+ [kM]?B written", again.sentence())
         second = capture(library, "golden", target, fs=fs)
         assert second.parts[0].chunk_stored < part.chunk_stored * 0.1
         assert scrub.check_image(library, manifest) == []

@@ -66,6 +66,9 @@ def export(
     with telling(target):
         if os.path.lexists(target) and not request.replace:
             raise RefusedError(f"{target} exists already", hint="use --replace, or another name", code="file-exists")
+        if os.path.lexists(target) and not target.is_file():
+            # A rename would put the tarball in the place of a device or a directory.
+            raise RefusedError(f"{target} is not a file", hint="name a file", code="file-exists")
     for gone in leftovers.sweep(target.parent):
         log.warning("%s was left by an export that did not end, and is taken away", gone)
     with contextlib.ExitStack() as stack:
