@@ -262,7 +262,10 @@ async def test_a_task_that_waits_or_has_ended_is_not_given_out(desk):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"edition": 0, "software": "0.0.9"}, f"edition {EDITION}, and the agent on n01 (lithograph 0.0.9) reads up to 0"),
+        (
+            {"edition": 0, "software": "0.0.9"},
+            f"edition {EDITION}, and the agent on n01 (lithograph 0.0.9) reads up to 0",
+        ),
         ({"declined": "it has horns"}, "the agent on n01 cannot read its order (it has horns)"),
     ],
 )
