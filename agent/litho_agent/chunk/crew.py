@@ -2,9 +2,9 @@
 
 Each worker is a thread with its own buffers, which reads, computes and writes in turn; all of that releases the interpreter's
 lock. There are many more of them than cores, so that some wait for the disk while others use the cores. (Measured on 2 busy
-cores: with 4 workers no read was under way in a fifth of a capture's time, and 8 needed 0.86 of the wall of 4; of 12 and 16
-nothing could be told.) The first failure stops all and is what the caller sees; the caller's thread tells progress and asks
-whether to stop.
+cores: with 4 workers no read was under way in a fifth of a capture's time, and 8 needed 0.89 of the wall of 4, the median of
+five pairs; of 12 and 16 nothing could be told.) The first failure stops all and is what the caller sees; the caller's thread
+tells progress and asks whether to stop.
 """
 
 from __future__ import annotations
