@@ -48,8 +48,9 @@ class Controller:
         self.litho("library", "init", str(self.library))
 
     def adopt(self, library: Path) -> None:
-        """Take over the images of another lab's library."""
-        process.run(["cp", "-a", "--reflink=auto", f"{library}/.", self.library])
+        """Take over the images of another lab's library, and not what says which controller works with it."""
+        images = [file for file in library.iterdir() if not file.name.startswith(".")]
+        process.run(["cp", "-a", "--reflink=auto", *images, self.library])
 
     def start(self) -> None:
         """Start it and wait until it answers."""
