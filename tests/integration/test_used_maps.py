@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from litho.errors import RefusedError
 from litho.library.chunks.usedmap import UsedMap
 from litho_agent.chunk import usage
+from litho_agent.engines.choose import choose_for
 from litho_agent.engines.used import used_extents
 from litho_agent.freespace import DoubtError, used_runs
 from support import filesystems
@@ -139,12 +141,13 @@ def test_what_the_map_calls_free_may_hold_anything(case: str, tmp_path: Path) ->
         own = UsedMap(runs, size)
         assert list(own) == runs, "ascending, and apart from each other"
         said = used_extents(disk, fs)
-        theirs = UsedMap([(one.start, one.size) for one in said or ()], size)
+        assert (said is None) == (case == "fat12"), "whose map partclone gets wrong"
+        theirs = UsedMap([(one.start, one.size) for one in said or ()], size) if said else own
         missing = [hole for one in theirs for hole in own.holes(one.start, one.end)]
         assert not missing, "it is all that partclone's map has"
         # Only the reserve of an XFS's groups, and what lies behind the last cluster, is more.
         more = sum(hole.size for one in own for hole in theirs.holes(one.start, one.end))
-        assert more <= (12 * 16 * 65536 if fs == "xfs" else 2 * MIB)
+        assert more <= (12 * 16 * 65536 if fs == "xfs" else 65536 if fs == "ntfs" else 2 * MIB)
 
         mapped = usage.used_map(disk, fs, size)
         assert scramble(disk, [tuple(one) for one in mapped.holes(0, size)], rng) > size // 10
@@ -177,3 +180,24 @@ def test_a_map_that_does_not_add_up_is_partclone_s_and_the_log_says_so(
             os.fsync(file.fileno())
         assert usage.used_map(disk, "vfat", 48 * MIB) == good
     assert "the FAT's two tables do not say the same; partclone is asked" in caplog.text
+
+
+def test_a_fat12_is_not_left_to_partclone_which_takes_other_clusters(tmp_path: Path) -> None:
+    with loop_disk(tmp_path / "disk", size=9 * MIB) as disk:
+        sh("mkfs.fat", "-F", "12", disk)
+        fill_unmounted(disk, tmp_path, random.Random(12), 60)  # noqa: S311  the same disk each time
+        assert used_extents(disk, "vfat") is None
+        assert choose_for(disk, "vfat").name == "raw"
+        with pytest.raises(RefusedError, match="partclone cannot save FAT12"):
+            choose_for(disk, "vfat", "partclone")
+        # The tables say different things: nobody is believed, and everything is taken.
+        with disk.open("r+b", buffering=0) as file:
+            boot = file.read(512)
+            file.seek(512 * int.from_bytes(boot[14:16], "little"))
+            table = bytearray(file.read(512))
+            table[300] ^= 0xFF
+            file.seek(-512, os.SEEK_CUR)
+            file.write(table)
+        with pytest.raises(DoubtError, match="do not say the same"):
+            used_runs(disk, "vfat", 9 * MIB)
+        assert list(usage.used_map(disk, "vfat", 9 * MIB)) == [(0, 9 * MIB)]

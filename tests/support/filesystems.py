@@ -52,7 +52,7 @@ CASES: list[tuple[str, EngineName, str, int]] = [
     ("xfs", "", "partclone", 320),
     ("xfs-v4", "", "partclone", 320),
     ("btrfs", "", "partclone", 128),
-    ("fat12", "", "partclone", 14),
+    ("fat12", "", "raw", 14),
     ("fat16", "", "partclone", 48),
     ("fat32", "", "partclone", 64),
     ("ntfs", "", "partclone", 48),

@@ -81,7 +81,8 @@ def choose_for(device: Path, fs: str, asked: EngineName = "auto") -> Engine:
     engine = choose(fs, asked, xfs_version=looked)
     if engine.name == "partclone" and not partclone_reads(device, fs):
         if asked == "partclone":
-            raise _refused(asked, f"partclone cannot save the file system {fs} on sectors of 4096 bytes")
+            which = "FAT12" if fs == "vfat" else f"the file system {fs} on sectors of 4096 bytes"
+            raise _refused(asked, f"partclone cannot save {which}")
         return ENGINES["raw"]
     return engine
 

@@ -24,6 +24,19 @@ _ZEROS = {
 }
 
 
+def is_fat12(boot: bytes) -> bool:
+    """Does the boot sector of a FAT say that its entries have 12 bits? By the number of clusters, as drivers tell it."""
+    if len(boot) < 512:
+        return False
+    sector, per, reserved, copies, roots, small = struct.unpack_from("<HBHBHH", boot, 11)
+    table = struct.unpack_from("<H", boot, 22)[0]
+    if not sector or not per or not table:
+        return False
+    sectors = small or struct.unpack_from("<I", boot, 32)[0]
+    first = reserved + copies * table + -(-roots * 32 // sector)
+    return bool((sectors - first) // per < _FAT12_CLUSTERS)
+
+
 def used(read_at: ReadAt, size: int) -> Runs:
     """The used runs. Raises DoubtError."""
     boot = exactly(read_at, 0, 512)
