@@ -12,6 +12,7 @@ from litho.errors import CancelledError, IntegrityError, LibraryError, RefusedEr
 from litho.job import Job
 from litho.library import ImageRef, Library, Owner, care, manifest
 from litho.library.chunks import ChunkStore, gc, scrub
+from litho.library.chunks.spans import PackMissingError
 from litho_agent.chunk import adapter
 from litho_agent.mover import WorkOrder
 from litho_agent.remote.opened import opened
@@ -241,6 +242,29 @@ def test_servers_that_nobody_runs_are_given_up_after_a_while_with_the_reason_for
         assert f"http://127.0.0.1:{port}: it cannot be reached (Connection refused)" in caught.value.message
     assert caught.value.code == "sources-gone"
     assert len(said) >= 2
+
+
+def test_what_a_mirror_lacks_and_a_dead_server_has_is_not_waited_for_for_ever(image, tmp_path):
+    library, _ = image
+    dead = f"http://127.0.0.1:{free_port()}"
+    with nginx(tmp_path / "n", (library.root, "")) as server:
+        webs = [WebSource(Web(url)) for url in (server.url(), dead)]
+        several = Several(webs, note=lambda _: None, patience_s=1.0)
+        with pytest.raises(PackMissingError, match=r"it does not have it; .* it cannot be reached"):
+            several.index(b"x" * 16)
+        with pytest.raises(LibraryError, match=r"it does not have it; .* it cannot be reached") as caught:
+            several.whole("missing.json", 100, bytes)
+        assert caught.value.code == "sources-gone"
+
+
+def test_a_marker_nested_without_end_is_none(image, tmp_path):
+    library, data = image
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / ".lithograph").write_bytes(b'{"x":' + b"[" * 60_000)
+    with nginx(tmp_path / "n", (tmp_path / "lib", ""), (library.root, "")) as server:
+        told = printed(order(server.url(0), server.url(1)), tmp_path / "t")
+    assert (tmp_path / "t").read_bytes() == data
+    assert f"the source {server.url(0)} is left for good: its file .lithograph is none" in told.notes
 
 
 def test_random_servers_never_get_a_wrong_byte_onto_the_disk(image, tmp_path):

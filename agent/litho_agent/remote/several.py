@@ -177,8 +177,9 @@ class Several:
         """What `read`, which is told a source's place, answers, and how many bytes it was; asked until one has answered."""
         with self._lock:
             lacking = {i for i, one in self._lacks if one == pack}
+        asked = time.monotonic()
         while True:
-            i = self._next(lacking, pack)
+            i = self._next(lacking, pack, asked)
             since = time.monotonic()
             try:
                 self._meet(i)
@@ -206,8 +207,8 @@ class Several:
                 self._end(i, _gave(i, count, time.monotonic() - since))
                 return answer
 
-    def _next(self, lacking: set[int], pack: bytes) -> int:
-        """The source to ask, as soon as one may be asked."""
+    def _next(self, lacking: set[int], pack: bytes, since: float) -> int:
+        """The source to ask for what is wanted since `since`, as soon as one may be asked."""
         while True:
             if self._cancelled():
                 raise CancelledError("the task was cancelled on request")
@@ -215,6 +216,8 @@ class Several:
             with self._lock:
                 if self._standings.over(now):
                     raise self._gone()
+                if lacking and self._standings.vain(now, since, lacking):
+                    raise self._unanswered(lacking, pack)
                 i = self._standings.choose(now, lacking)
                 if i is not None:
                     self._standings.begun(i)
@@ -256,7 +259,7 @@ class Several:
             raise
         try:
             identity = msgspec.json.decode(data, type=shelf.Marker).library
-        except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
             raise SourceError("its file .lithograph is none", lasting=True) from exc
         with self._lock:
             self.identity = self.identity or identity
@@ -271,6 +274,18 @@ class Several:
         return kind(
             f"no source of the image is left ({causes})",
             hint="look at these servers, then start again; what was written need not be written again",
+            code="sources-gone",
+        )
+
+    def _unanswered(self, lacking: set[int], pack: bytes) -> LibraryError:
+        """What some do not have, and the others do not answer for."""
+        causes = self._standings.causes(lacking)
+        if pack:
+            # Another pack may have its chunks.
+            return PackMissingError(pack, causes)
+        return LibraryError(
+            f"no source of the image is left ({causes})",
+            hint="look at these servers, then start again",
             code="sources-gone",
         )
 

@@ -6,7 +6,8 @@
   taken back when it answers. One that would answer the same again (no ranges, not allowed) is *out*: never asked again.
 * One that sends other bytes than it should is out at once.
 * One whose rate is below a tenth of another's is left, in the middle of a span if need be, but not before it had `LOOK_S`.
-* It is over when every source is out, or when for `PATIENCE_S` none that may still be asked has given anything.
+* It is over when every source is out, or when for `PATIENCE_S` none that may still be asked has given anything. What some do not
+  have is asked of the others for as long.
 """
 
 from __future__ import annotations
@@ -52,6 +53,8 @@ class Standing(msgspec.Struct, kw_only=True):
     failures: int = 0
     """In a row."""
     rests_until: float = 0.0
+    good: float = 0.0
+    """When it gave something last."""
 
 
 class Standings:
@@ -92,6 +95,12 @@ class Standings:
         usable = [one for one in self.all if one.place != "out"]
         return not usable or (all(one.failures for one in usable) and now - self._good > self._patience_s)
 
+    def vain(self, now: float, since: float, without: Collection[int]) -> bool:
+        """For something that `without` do not have, asked for since `since`: none of the others has given anything for too long.
+        Those that do not have it may be well all the while."""
+        open_ = [one for i, one in enumerate(self.all) if i not in without and one.place != "out"]
+        return bool(open_) and all(one.failures and now - max(since, one.good) > self._patience_s for one in open_)
+
     def begun(self, i: int) -> None:
         """A request was sent to it."""
         self.all[i].busy += 1
@@ -103,7 +112,7 @@ class Standings:
     def gave(self, i: int, count: int, seconds: float, now: float) -> str:
         """It gave `count` bytes in `seconds`."""
         one = self.all[i]
-        self._good = now
+        self._good = one.good = now
         one.failures, one.rests_until = 0, 0.0
         one.bytes += count
         if count >= LARGE:
@@ -150,9 +159,12 @@ class Standings:
         one.place, one.why = "out", f"it gave other bytes than it should: {why}"
         return f"the source {one.name} is left for good: {one.why}"
 
-    def causes(self) -> str:
+    def causes(self, lacking: Collection[int] = ()) -> str:
         """Why none is left: one clause for each."""
-        return "; ".join(f"{one.name}: {one.why or 'it gave nothing'}" for one in self.all)
+        why = [
+            "it does not have it" if i in lacking else one.why or "it gave nothing" for i, one in enumerate(self.all)
+        ]
+        return "; ".join(f"{one.name}: {said}" for one, said in zip(self.all, why, strict=True))
 
     def _leave(self, i: int, why: str) -> str:
         one = self.all[i]

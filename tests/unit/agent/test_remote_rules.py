@@ -281,6 +281,21 @@ def test_it_is_over_when_nothing_has_come_for_as_long_as_is_documented() -> None
     assert all_.over(100.1 + standing.PATIENCE_S)
 
 
+def test_what_one_source_lacks_and_the_other_does_not_answer_for_is_given_up_while_the_first_is_well() -> None:
+    all_ = Standings(["a", "b"], now=0.0)
+    give(all_, 0, MB, now=500.0)
+    assert not all_.vain(500.0, 400.0, {0, 1})
+    assert not all_.vain(900.0, 400.0, {0})
+    all_.failed(1, "refused", 400.0)
+    assert not all_.over(900.0)
+    assert not all_.vain(400.0 + standing.PATIENCE_S, 400.0, {0})
+    assert all_.vain(400.1 + standing.PATIENCE_S, 400.0, {0})
+    assert all_.causes({0}) == "a: it does not have it; b: refused"
+    give(all_, 1, MB, now=600.0)
+    all_.failed(1, "refused", 601.0)
+    assert not all_.vain(600.0 + standing.PATIENCE_S, 400.0, {0})
+
+
 @given(st.lists(st.tuples(st.integers(0, 2), st.sampled_from("gfwls")), max_size=60))
 def test_whatever_happens_one_that_is_out_is_never_asked(events: list[tuple[int, str]]) -> None:
     all_ = three()
