@@ -23,12 +23,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import hashlib
 import hmac
 import logging
 import os
 import platform
 import secrets
+import stat
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -128,8 +130,8 @@ def _machine() -> str:
 def _started(pid: int) -> int:
     """Start of a process in ticks since boot (proc(5), field 22 of stat); 0 when it cannot be seen."""
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-        return int(stat.rpartition(")")[2].split()[19])
+        line = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+        return int(line.rpartition(")")[2].split()[19])
     except (OSError, ValueError, IndexError):
         return 0
 
@@ -205,6 +207,11 @@ class Hold:
                 files.create_whole(self._file, encode(self._me))
             except FileExistsError:
                 return False
+            except OSError as exc:
+                # Full for both: one that is held already is not for a second controller.
+                if exc.errno in (errno.ENOSPC, errno.EDQUOT) and os.path.lexists(self._file):
+                    return False
+                raise
         return True
 
     def _read(self) -> bytes | None:
@@ -212,7 +219,8 @@ class Hold:
             try:
                 return files.read_small(self._file, BYTES)
             except FileNotFoundError:
-                return None
+                # A link that leads nowhere is there all the same, as a damaged file is.
+                return b"" if self._file.is_symlink() else None
 
     def _remove(self, seen: bytes) -> None:
         """Take the file away that has been seen, and no other one: a holder's next beat is no other one."""
@@ -229,13 +237,16 @@ class Hold:
         """Say that we are alive. Blocks. Raises RefusedError when another controller has taken the library, LibraryError."""
         with files.telling(self._root):
             try:
-                fd = os.open(self._file, os.O_RDWR | os.O_CLOEXEC)
+                # Nodes may write to the library: a link in the file's place would have us write to what it leads to.
+                fd = os.open(self._file, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
             except FileNotFoundError:
                 # Removed by hand: there is no other holder, so we still are.
                 if not self._begin():
                     raise self._lost(parse(self._read() or b"")) from None
                 return
             try:
+                if not stat.S_ISREG(os.fstat(fd).st_mode):
+                    raise OSError(errno.EINVAL, f"{FILE} is not a regular file")
                 found = parse(os.read(fd, BYTES))
                 if found is not None and found.key != self._me.key:
                     raise self._lost(found)

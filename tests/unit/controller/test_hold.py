@@ -1,14 +1,15 @@
 """One controller to a library: real files, short times."""
 
 import asyncio
+import errno
 import os
 import subprocess
 
 import msgspec
 import pytest
 
-from litho.errors import CancelledError, RefusedError
-from litho.library import Library
+from litho.errors import CancelledError, LibraryError, RefusedError
+from litho.library import Library, files
 from litho_controller import hold
 from litho_controller.hold import FILE, Hold, judge, myself
 
@@ -134,6 +135,45 @@ async def test_a_hold_that_somebody_removed_is_made_again(library):
     (library.root / FILE).unlink()
     mine.renew()
     assert there(library).key == ME.key
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe"])
+async def test_a_link_or_a_pipe_in_the_place_of_the_hold_is_not_written_to(library, tmp_path, kind):
+    mine = made(library, ME)
+    await mine.take(asyncio.Event())
+    precious = tmp_path / "precious"
+    precious.write_text("root:x:0:0")
+    (library.root / FILE).unlink()
+    if kind == "link":
+        (library.root / FILE).symlink_to(precious)
+    else:
+        os.mkfifo(library.root / FILE)
+    with pytest.raises(LibraryError):
+        await asyncio.wait_for(asyncio.to_thread(mine.renew), 10)
+    assert precious.read_text() == "root:x:0:0"
+
+
+async def test_a_link_that_leads_nowhere_is_a_damaged_hold(library):
+    (library.root / FILE).symlink_to("nowhere")
+    await asyncio.wait_for(made(library, ME).take(asyncio.Event()), 60)
+    assert there(library).key == ME.key
+    assert not (library.root / "nowhere").exists()
+
+
+async def test_a_full_library_that_is_held_is_not_for_a_second_controller(library, monkeypatch):
+    mine = made(library, ME)
+    await mine.take(asyncio.Event())
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(files, "create_whole", full)
+    with pytest.raises(RefusedError, match="another controller works with the library"):
+        await made(library, beside(ME)).take(asyncio.Event())
+    (library.root / FILE).unlink()
+    with pytest.raises(LibraryError) as caught:
+        await made(library, beside(ME)).take(asyncio.Event())
+    assert caught.value.code == "library-full"
 
 
 async def test_who_watches_can_be_ended(library):
