@@ -161,7 +161,8 @@ def build(values: dict[str, Any], source: str) -> Config:
 def plain(config: Config) -> dict[str, Any]:
     """The settings as JSON values, with a password in the database address blotted out."""
     values: dict[str, Any] = msgspec.to_builtins(config, enc_hook=str)
-    values["database"] = re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", values["database"])
+    shown = re.sub(r"(://[^:/@]*):.*@", r"\1:***@", values["database"])
+    values["database"] = re.sub(r"([?&]password=)[^&]*", r"\1***", shown)
     return values
 
 

@@ -48,6 +48,7 @@ logging.getLogger("alembic").setLevel(logging.WARNING)
 BUSY_MS = 5000
 """Milliseconds that SQLite waits for a lock of another process (a backup, a person's sqlite3)."""
 _WRITES = "litho_writes"
+_ADDRESS = "write postgresql+asyncpg://USER:PASSWORD@HOST:PORT/NAME, or leave `database` empty for SQLite"
 
 
 class Store:
@@ -72,6 +73,9 @@ class Store:
             ) from exc
         except SQLAlchemyError as exc:
             raise ConfigError("the database address cannot be used", hint=str(exc).splitlines()[0]) from exc
+        except (TypeError, ValueError):
+            # Its words hold pieces of the address, and so perhaps of the password.
+            raise ConfigError("the database address cannot be used", hint=_ADDRESS) from None
         if engine.dialect.name == "sqlite":
             if engine.url.database and engine.url.database != ":memory:":
                 await asyncio.to_thread(_close_to_others, Path(engine.url.database))
@@ -117,6 +121,9 @@ class Store:
                 connected = True
                 yield conn
         except Exception as exc:
+            if not connected and isinstance(exc, (TypeError, ValueError)):
+                # The driver's way to say that it does not know an option of the address.
+                raise ConfigError("the database address cannot be used", hint=_ADDRESS) from None
             if connected or not (isinstance(exc, OSError) or type(exc).__module__.startswith("asyncpg.")):
                 raise
             said = (getattr(exc, "strerror", None) or str(exc) or type(exc).__name__).splitlines()[0][:300]

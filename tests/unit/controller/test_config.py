@@ -180,6 +180,10 @@ def test_a_password_in_the_database_address_is_never_shown():
     found = config.build({"database": "postgresql+asyncpg://litho:se:cret@db/litho"}, "here")
     assert config.plain(found)["database"] == "postgresql+asyncpg://litho:***@db/litho"
     assert "cret" in found.database_url
+    for bare in ("litho:s@cret@db/litho", "db/litho?user=a&password=cret&x=1"):
+        shown = config.plain(config.build({"database": f"postgresql+asyncpg://{bare}"}, "here"))["database"]
+        assert "cret" not in shown
+        assert "db/litho" in shown
 
 
 def test_the_reference_names_every_key_with_its_default_and_its_variable():

@@ -83,6 +83,10 @@ async def test_a_missing_driver_and_a_bad_address_are_sentences():
         await Store.open("postgresql+psycopg://localhost/x")
     with pytest.raises(ConfigError, match="cannot be used"):
         await Store.open("not a url")
+    for bad in ("litho:secret@db:port/x", "litho:secret@db/x?unknown=1"):
+        with pytest.raises(ConfigError, match="cannot be used") as caught:
+            await Store.open(f"postgresql+asyncpg://{bad}")
+        assert "secret" not in str(caught.value)
 
 
 async def test_sqlite_runs_with_wal_full_sync_and_foreign_keys(store):
