@@ -1,12 +1,15 @@
 """A broker that is not ours: how the controller and its nodes enter it, as the settings name it in files.
 
 Passwords are in files (`USER:PASSWORD`, one line), never in the settings, on a command line or in a log. They are read once, when
-the daemon starts. The certificates of `broker.ca` go to the nodes with their orders: both sides hold the broker against the
-same ones. What each account may do there is the broker's own business: docs/reference/configuration.md says what is needed.
+the daemon starts; one that others may open is warned of. The certificates of `broker.ca` go to the nodes with their orders: both
+sides hold the broker against the same ones. What each account may do there is the broker's own business:
+docs/reference/configuration.md says what is needed.
 """
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import ssl
 from pathlib import Path
 
@@ -14,6 +17,8 @@ import msgspec
 
 from litho.errors import ConfigError
 from litho_controller.keys import Broker
+
+log = logging.getLogger("litho.daemon")
 
 MAX_LOGIN = 1024
 MAX_CA = 64 * 1024
@@ -63,6 +68,9 @@ def _login(file: str, key: str) -> Login:
     if not file:
         return Login()
     found = parse_login(_text(file, key, MAX_LOGIN))
+    with contextlib.suppress(OSError):
+        if Path(file).stat().st_mode & 0o007:
+            log.warning("%s: every user of this machine may open the file %s: chmod o= %s", key, file, file)
     if found is None:
         raise ConfigError(f"{key}: the file {file} holds no account", hint="write USER:PASSWORD, in one line")
     return found

@@ -54,6 +54,16 @@ def test_a_file_that_is_none_is_a_sentence_that_names_key_and_file(tmp_path, key
     assert "nonsense" not in str(caught.value) and "nothing" not in str(caught.value)
 
 
+def test_an_account_that_every_user_may_read_is_warned_of_without_its_password(tmp_path, caplog):
+    file = tmp_path / "login"
+    file.write_text("litho:secret\n")
+    for mode, warned in ((0o640, False), (0o644, True)):
+        file.chmod(mode)
+        assert other.read(Broker(embedded=False, login=str(file))).controller == Login("litho", "secret")
+        assert (f"chmod o= {file}" in caplog.text) == warned
+    assert "secret" not in caplog.text
+
+
 def test_tls_believes_in_the_given_certificates_alone_and_in_names():
     with open("/etc/ssl/certs/ca-certificates.crt") as file:  # noqa: PTH123 - any certificate will do
         one = file.read().partition("-----END CERTIFICATE-----")
