@@ -100,13 +100,19 @@ class Trust:
             if index.pack not in self._packs:
                 self._packs[index.pack] = self._begin(index)
             looked = self._packs[index.pack]
+            if looked is not None and looked.count != len(index):
+                # Another capture made the index forget damaged chunks meanwhile: places have moved, hashes have not.
+                again = _Looked(self._store, index)
+                again.bad.update(looked.bad)
+                self._packs[index.pack] = looked = again
         if looked is None:
             return True
-        count = looked.look(index, index.record(place).offset)
+        record = index.record(place)
+        count = looked.look(index, record.offset)
         if count:
             with self._lock:
                 self.read += count
-        return place not in looked.bad and not looked.why
+        return record.digest not in looked.bad and not looked.why
 
     def _begin(self, index: PackIndex) -> _Looked | None:
         if self._limit:
@@ -122,9 +128,10 @@ class Trust:
         with self._lock:
             looked = [one for one in self._packs.values() if one is not None and (one.bad or one.why)]
         for one in looked:
-            index = self._store.index(one.pack)
-            places = range(len(index)) if one.why else sorted(one.bad)
-            digests = frozenset(index.record(place).digest for place in places)
+            digests = frozenset(one.bad)
+            if one.why:
+                with contextlib.suppress(IntegrityError):
+                    digests |= {record.digest for record in self._store.index(one.pack)}
             found[one.pack] = (one.why or next(iter(one.bad.values())), digests)
         return found
 
@@ -135,7 +142,7 @@ class Trust:
         for one in looked:
             if one.bad or one.why:
                 unsign(self._store, one.pack)
-            elif one.whole and one.seen.st_size == self._store.index(one.pack).size:
+            elif one.whole and one.seen.st_size == one.size:
                 sign(self._store, one.pack, one.seen)
 
 
@@ -145,9 +152,12 @@ class _Looked:
     def __init__(self, store: ChunkStore, index: PackIndex) -> None:
         self._store = store
         self.pack = index.pack
+        self.count = len(index)
+        """Chunks in the index that was looked at; an index never grows."""
+        self.size = index.size
         self._path: Path = store.path(index.pack, "pack")
-        self.bad: dict[int, str] = {}
-        """Places in the pack's index of damaged chunks, and what is wrong with each."""
+        self.bad: dict[bytes, str] = {}
+        """Hashes of damaged chunks, and what is wrong with each."""
         self.why = ""
         """What is wrong with the pack as a whole."""
         self._order = array("I", sorted(range(len(index)), key=lambda place: index.record(place).offset))
@@ -203,7 +213,7 @@ class _Looked:
             try:
                 check_stored(self.pack, record, data[record.offset - begin : record.end - begin])
             except IntegrityError as exc:
-                self.bad[place] = exc.message
+                self.bad[record.digest] = exc.message
         return len(data)
 
 
