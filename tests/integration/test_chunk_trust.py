@@ -8,7 +8,7 @@ import pytest
 
 from litho.errors import IntegrityError
 from litho.library import ImageRef, Library, Manifest, Part, Stage, care
-from litho.library.chunks import ChunkStore, ChunkWriter, gc, roll, scrub, trust
+from litho.library.chunks import ChunkStore, ChunkWriter, gc, mend, roll, scrub, trust
 from litho.library.chunks.lock import Lock
 from litho.library.chunks.store import DIRECTORY
 from litho.messages import DiskFacts
@@ -206,3 +206,54 @@ def test_receipts_of_the_future_and_of_long_ago_do_not_count():
     assert trust.fresh(200.0, 199.0, 100.0)
     assert not trust.fresh(20000.0, 200.0, 100.0)
     assert not trust.fresh(None, 200.0, 100.0)
+
+
+def damage(library: Library, places: tuple[int, ...]) -> tuple[ChunkStore, bytes, list[bytes]]:
+    """A pack with these places of its index damaged; the hashes of all its chunks, in the index's order."""
+    path = a_pack(library)
+    store = ChunkStore(library)
+    index = store.index(bytes.fromhex(path.stem))
+    for place in places:
+        flip(path, index.record(place).end - 1)
+    return store, index.pack, [record.digest for record in index]
+
+
+def test_what_an_index_is_to_forget_is_read_again_and_stays_when_it_is_whole(library, source):
+    capture(library, "golden", source, pack_bytes=2 * MB)
+    store, pack, digests = damage(library, (3,))
+    # As when the server did not answer while somebody looked for damage.
+    assert mend.take_out(store, pack, {digests[1], digests[3], digests[5]})
+    assert [record.digest for record in store.index(pack)] == digests[:3] + digests[4:]
+
+
+def test_a_condemned_pack_whose_index_is_mended_is_live_and_nothing_else(library, source):
+    capture(library, "golden", source, pack_bytes=2 * MB)
+    store, pack, digests = damage(library, (3,))
+    store.condemn(pack)
+    assert mend.take_out(store, pack, {digests[3]})
+    listing = store.listing()
+    assert pack in listing.live and pack not in listing.condemned
+    assert store.index(pack).position(digests[3]) < 0
+    # Whatever left a second index beside a live one: the pack is not deleted by it.
+    care.remove(library, ImageRef("golden", 1))
+    store.path(pack, "idx.condemned").write_bytes(store.path(pack, "idx").read_bytes())
+    gc.collect(store, grace_s=-60)
+    assert store.path(pack, "pack").exists()
+
+
+def test_an_index_that_another_capture_mends_meanwhile_misleads_nobody(library, source):
+    capture(library, "golden", source, pack_bytes=2 * MB)
+    time_passes(library)
+    store, pack, digests = damage(library, (2, 6))
+    believed = trust.Trust(store)
+    before = store.index(pack)
+    assert [believed.holds(before, place) for place in range(8)] == [place not in (2, 6) for place in range(8)]
+    assert mend.take_out(ChunkStore(library), pack, {digests[2]})
+    store.forget(pack)
+    after = store.index(pack)
+    for place in range(len(after)):
+        assert believed.holds(after, place) == (after.record(place).digest != digests[6])
+    # Who still has the old one is answered by the same rule.
+    assert not believed.holds(before, 2) and not believed.holds(before, 6) and believed.holds(before, 5)
+    assert believed.damaged()[pack][1] >= {digests[6]}
+    assert digests[5] not in believed.damaged()[pack][1]

@@ -150,7 +150,8 @@ class _Run:
             count += 1
             self._go_on()
         with files.telling(store.root):
-            for pack in sorted(before.condemned):
+            # What is live as well was not condemned as far as a capture can see, which would not bring it back.
+            for pack in sorted(before.condemned - before.live):
                 self._judge(pack, needed=marks.needed(pack) > 0)
             self._thin(before, marks)
         after = store.listing()
