@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import platform
 import uuid
@@ -23,6 +24,7 @@ from litho.errors import CancelledError, RefusedError, UsageError
 from litho.job import Job
 from litho.library import ImageRef, Library, Owner, sources
 from litho_agent import finish, mount, mover
+from litho_agent.apart import apart
 from litho_agent.disks import Disk, choose, inventory
 from litho_agent.disks.disk import described
 from litho_agent.errand import Move, unless
@@ -99,8 +101,8 @@ async def _pinned(order: WorkOrder, path: Path | None, say: Callable[[str], None
     def ask() -> Job:
         return _pinned_version(order, say, terminate)
 
-    # What is read over HTTP has limits of its own.
-    asked = asyncio.to_thread(ask) if path is None else mount.answered(path, ask)
+    # What is read over HTTP has limits of its own; whoever stops it does not wait for them.
+    asked = apart(ask, name="sources-look", limit_s=math.inf) if path is None else mount.answered(path, ask)
     job = await unless(terminate, asked)
     if job is None:
         raise CancelledError("stopped before anything was done")

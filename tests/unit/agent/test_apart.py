@@ -7,8 +7,12 @@ import time
 import pytest
 
 from litho.errors import CancelledError, LibraryError
+from litho.job import Job
+from litho.library import Owner
 from litho_agent import hooks, local, mount
 from litho_agent.apart import apart
+from litho_agent.mover import WorkOrder
+from litho_agent.remote.web import Web
 
 
 def fail():
@@ -76,3 +80,28 @@ async def test_the_version_in_a_library_that_does_not_answer_is_given_up_and_not
     stop.set()
     with pytest.raises(CancelledError):
         await local._pinned(None, tmp_path, lambda text: None, stop)
+
+
+def test_whoever_stops_a_restore_does_not_wait_for_a_web_server(monkeypatch):
+    hangs, asked = threading.Event(), threading.Event()
+
+    def current(*_, **__):
+        asked.set()
+        hangs.wait(60)
+        return 1
+
+    async def stopped():
+        terminate = asyncio.Event()
+        job = Job(action="restore", image="golden")
+        order = WorkOrder(job=job, library="", owner=Owner(session="test"), sources=(Web("http://h"),))
+        looking = asyncio.create_task(local._pinned(order, None, print, terminate))
+        await asyncio.to_thread(asked.wait, 60)
+        terminate.set()
+        await looking
+
+    monkeypatch.setattr(local.opened, "current", current)
+    begun = time.monotonic()
+    with pytest.raises(CancelledError, match="stopped before anything was done"):
+        asyncio.run(stopped())
+    assert time.monotonic() - begun < 30
+    hangs.set()
