@@ -6,13 +6,15 @@ import os
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from litho.library import ImageRef, Library, care
-from litho.library.chunks import ChunkStore, health, scrub
+from litho.library.chunks import ChunkStore, ChunkWriter, health, scrub, trust
 from litho.library.chunks import patrol as patrolling
 from litho.library.chunks.patrol import Stopped, patrol
 from litho.library.chunks.store import DIRECTORY
+from litho.library.chunks.writer import Frame
 from litho_controller.tasks.scrubbing import scrub_now_and_then
 from support.chunked import MB, capture, contents
 from support.controller import until
@@ -137,3 +139,17 @@ async def test_the_controller_warns_of_packs_and_images_and_can_be_stopped_in_th
     assert "needed by golden.v1-sda1.chunks" in caplog.text
     assert "the image of golden.v1-sda1.chunks cannot be restored: 1 of its chunks are damaged" in caplog.text
     assert await scrub_now_and_then(library, every_s=0, busy=lambda: False) is None
+
+
+def test_damage_that_no_crc_tells_is_not_forgotten_because_a_capture_signed_the_pack(library):
+    store = ChunkStore(library)
+    with ChunkWriter(store) as writer:
+        # As when the memory of the node that captured it lost a bit between hashing and packing.
+        [pack] = writer.add([Frame(b"\x07" * 32, 4096, False, b"\x01" * 4096)])
+        writer.finish([pack])
+    seen = store.path(pack, "pack").stat()
+    assert [one.pack for one in patrol(store, every_s=WEEK).damaged] == [pack.hex()]
+    trust.sign(store, pack, seen)
+    told = msgspec.structs.replace(health.read(store).damaged[0], at=time.time() - WEEK - 60)
+    health.write(store, msgspec.structs.replace(health.read(store), damaged=(told,), ended=told.at))
+    assert [one.pack for one in patrol(store, every_s=WEEK).damaged] == [pack.hex()]
