@@ -85,7 +85,7 @@ def test_one_command_puts_it_where_a_controller_gives_it_out(rootimg: Path, tmp_
     settings.write_text(f'state_dir = "{tmp_path}/state"\n[boot]\ndir = "{tmp_path}/boot"\n')
     argv = [BIN / "litho", "rootimg", "build", "--out", rootimg]
     told = process.run(argv, env={"LITHO_CONFIG": str(settings)}).out
-    assert f"MiB  {rootimg}/http/rootimg.squashfs" in told
+    assert f"MB  {rootimg}/http/rootimg.squashfs" in told
     assert told.endswith("nodes boot this root image from now on\n")
     for name in ("vmlinuz", "initrd.img", "rootimg.squashfs", "agent.tar.gz"):
         assert (tmp_path / "boot" / name).read_bytes() == (rootimg / "http" / name).read_bytes()
