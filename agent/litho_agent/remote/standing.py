@@ -120,7 +120,7 @@ class Standings:
             one.seconds += seconds
             rate = count / max(seconds, 1e-6)
             one.rate = rate if one.spans == 1 else one.rate * (1 - _NEW) + rate * _NEW
-        if one.place == "left" and not self._others(i):
+        if one.place == "left" and not self._others(i, well=True):
             one.place, one.why = "stands", ""
             return f"the source {one.name} answers again"
         if one.place == "stands" and one.seconds >= LOOK_S and self._slow(i, one.rate):
@@ -171,8 +171,13 @@ class Standings:
         one.place, one.why = "left", why
         return f"the source {one.name} is left: {why}"
 
-    def _others(self, i: int) -> bool:
-        return any(one.place == "stands" for j, one in enumerate(self.all) if j != i)
+    def _others(self, i: int, *, well: bool = False) -> bool:
+        """Does another one stand, and if it must be well, not only because there was none when it failed?"""
+        return any(
+            one.place == "stands" and not (well and one.failures >= FAILURES)
+            for j, one in enumerate(self.all)
+            if j != i
+        )
 
     def _best_other(self, i: int) -> float:
         return max(

@@ -227,6 +227,17 @@ def test_a_source_that_was_left_is_taken_back_when_it_answers_and_no_other_stand
     assert all_.all[0].place == "stands"
 
 
+def test_of_two_that_died_one_after_the_other_the_one_that_comes_back_is_asked_and_not_the_dead_one() -> None:
+    all_ = Standings(["a", "b"], now=0.0)
+    for one in (0, 1):
+        for n in range(5):
+            all_.failed(one, "timed out", float(10 * one + n))
+    assert [one.place for one in all_.all] == ["left", "stands"], "the last one there is"
+    assert give(all_, 0, MB, now=50.0) == "the source a answers again"
+    assert "the source b is left" in all_.failed(1, "timed out", 60.0)
+    assert all_.choose(1000.0) == 0
+
+
 def test_a_source_far_below_the_others_is_left_but_not_at_once() -> None:
     all_ = Standings(["a", "b"], now=0.0)
     give(all_, 0, 100 * MB, times=standing.SPANS)
