@@ -32,6 +32,9 @@ def _extents(device: Path, fs: str, size: int) -> freespace.Runs | None:
     if fs in freespace.READERS:
         try:
             return freespace.used_runs(device, fs, size)
+        except freespace.WholeError as known:
+            log.info("%s: %s; all of it is taken", device, known.message)
+            return None
         except freespace.DoubtError as doubt:
             log.info("%s: %s; partclone is asked for the used blocks", device, doubt.message)
     found = used_extents(device, fs)

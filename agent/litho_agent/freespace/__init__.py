@@ -6,7 +6,8 @@ and exFAT in one bitmap, FAT in its table. btrfs has no such record (free is wha
 partclone.
 
 A reader answers only when everything adds up: sums, second copies, and that what the file system stands on is itself not free.
-Whatever it does not know, or finds otherwise, is a `DoubtError`, and partclone is asked instead. What may be free and may be not
+Whatever it does not know, or finds otherwise, is a `DoubtError`, and partclone is asked instead, unless it is
+known to be wrong there (`WholeError`: all is taken). What may be free and may be not
 (an XFS's blocks in reserve, a FAT's entry with odd top bits) counts as used.
 
 Readers are pure: they read through a function and answer `(start, bytes)` of used runs from the start of the partition.
@@ -19,9 +20,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from litho_agent.freespace import exfat, fat, ntfs, xfs
-from litho_agent.freespace.base import DoubtError, ReadAt, Runs
+from litho_agent.freespace.base import DoubtError, ReadAt, Runs, WholeError
 
-__all__ = ["READERS", "DoubtError", "ReadAt", "Runs", "used_runs"]
+__all__ = ["READERS", "DoubtError", "ReadAt", "Runs", "WholeError", "used_runs"]
 
 READERS: dict[str, Callable[[ReadAt, int], Runs]] = {
     "xfs": xfs.used,

@@ -24,6 +24,10 @@ class DoubtError(EngineError):
     code = "bad-used-map"
 
 
+class WholeError(DoubtError):
+    """It is known that partclone 0.3.23 gets such a file system wrong: all of it is to be taken."""
+
+
 def exactly(read_at: ReadAt, offset: int, length: int) -> bytes:
     """`length` bytes from `offset`. Raises DoubtError when the partition ends before, or it is more than `MOST`."""
     if length > MOST:

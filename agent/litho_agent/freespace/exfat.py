@@ -11,7 +11,7 @@ from __future__ import annotations
 import struct
 from itertools import chain
 
-from litho_agent.freespace.base import DoubtError, ReadAt, Runs, covered, exactly, joined, scaled, set_bits
+from litho_agent.freespace.base import DoubtError, ReadAt, Runs, WholeError, covered, exactly, joined, scaled, set_bits
 
 _BOOT_SECTORS = 11
 _UNSUMMED = (106, 107, 112)
@@ -66,8 +66,11 @@ class _Volume:
         flags, sector_shift, per_shift, tables = struct.unpack_from("<HBBB", boot, 106)
         if boot[3:11] != b"EXFAT   " or not 9 <= sector_shift <= 12 or sector_shift + per_shift > 25:
             raise DoubtError("it is no exFAT")
-        if tables != 1 or flags & (_SECOND | _DIRTY | _FAILED):
-            raise DoubtError("the exFAT is marked as dirty or as failing, or has two tables")
+        if tables != 1 or flags & _SECOND:
+            # partclone reads the first bitmap, and as if it lay in one piece.
+            raise WholeError("the exFAT has two tables")
+        if flags & (_DIRTY | _FAILED):
+            raise DoubtError("the exFAT is marked as dirty or as failing")
         sector = 1 << sector_shift
         self.cluster = sector << per_shift
         self.clusters, self.root = clusters, root - 2

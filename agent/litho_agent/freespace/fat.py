@@ -12,10 +12,10 @@ import re
 import struct
 from itertools import chain
 
-from litho_agent.freespace.base import DoubtError, ReadAt, Runs, exactly, joined, rest, scaled
+from litho_agent.freespace.base import DoubtError, ReadAt, Runs, WholeError, exactly, joined, rest, scaled
 
 _FAT12_CLUSTERS, _FAT16_CLUSTERS, _FAT32_CLUSTERS = 4085, 65525, 0x0FFFFFF5
-_ONE_TABLE = 0x80
+_ONE_TABLE, _ACTIVE = 0x80, 0x0F
 _PIECE = 1024 * 1024
 # Each way takes whole entries, so that a match never begins within one; the first is what is wanted.
 _ZEROS = {
@@ -46,6 +46,8 @@ def used(read_at: ReadAt, size: int) -> Runs:
     sectors = small or struct.unpack_from("<I", boot, 32)[0]
     if wide:
         table, flags = struct.unpack_from("<IH", boot, 36)
+        if flags & _ONE_TABLE and flags & _ACTIVE:
+            raise WholeError("the FAT32 keeps only one of its tables up to date, and not the first")
         if flags & _ONE_TABLE or roots:
             raise DoubtError("the FAT32 does not keep its tables alike")
     if sector not in (512, 1024, 2048, 4096) or per not in (1, 2, 4, 8, 16, 32, 64, 128):

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from litho_agent import freespace
-from litho_agent.freespace import DoubtError, ReadAt, base, used_runs
+from litho_agent.chunk import usage
+from litho_agent.freespace import DoubtError, ReadAt, WholeError, base, used_runs
 
 MIB = 1024 * 1024
 MADE = {
@@ -191,3 +192,15 @@ def test_free_entries_of_every_width_are_found_where_they_are(used: list[bool]) 
         packed |= (0x100 if one else 0) << 12 * n
     table = packed.to_bytes((len(used) + 2) * 3 // 2 + 2, "little")
     assert freespace.fat._free12(table, len(used)) == expected
+
+
+@pytest.mark.parametrize(("name", "change"), [("fat32", {40: 0x81}), ("exfat", {106: 0x01}), ("exfat", {110: 0x03})])
+def test_where_another_table_than_the_first_counts_everything_is_taken(
+    name: str, change: dict[int, int], disks: dict[str, Disk], tmp_path: Path
+) -> None:
+    fs, path, size = disks[name]
+    other = tmp_path / "other"
+    other.write_bytes(flipped(path.read_bytes(), change)(0, size))
+    with pytest.raises(WholeError):
+        used_runs(other, fs, size)
+    assert list(usage.used_map(other, fs, size)) == [(0, size)]
