@@ -39,4 +39,6 @@ async def apart(call: Callable[[], T], *, name: str, limit_s: float) -> T:
             loop.call_soon_threadsafe(tell, result, error)
 
     threading.Thread(target=work, name=name, daemon=True).start()
-    return await asyncio.wait_for(answer, limit_s)
+    async with asyncio.timeout(limit_s):
+        await answer
+    return answer.result()

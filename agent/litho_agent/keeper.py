@@ -89,7 +89,8 @@ class Keeper:
     async def gone(self, within_s: float) -> bool:
         """True when the worker ended within `within_s` seconds."""
         try:
-            await asyncio.wait_for(self._child.wait(), within_s)
+            async with asyncio.timeout(within_s):
+                await self._child.wait()
         except TimeoutError:
             return False
         return True

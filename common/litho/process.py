@@ -260,7 +260,8 @@ async def end(child: asyncio.subprocess.Process, *, grace_s: float = 5.0) -> int
     if child.returncode is None:
         child.terminate()
         try:
-            await asyncio.wait_for(child.wait(), grace_s)
+            async with asyncio.timeout(grace_s):
+                await child.wait()
         except TimeoutError:
             child.kill()
     return await child.wait()
@@ -280,7 +281,9 @@ async def end_group(child: asyncio.subprocess.Process, *, grace_s: float = 1.0) 
     """The same for a child that leads its own group (`own_group`), and everything that it started and left behind."""
     _signal_group(child, signal.SIGTERM)
     try:
-        return await asyncio.wait_for(child.wait(), grace_s)
+        async with asyncio.timeout(grace_s):
+            await child.wait()
+        return await child.wait()
     except TimeoutError:
         return await _killed(child)
     finally:

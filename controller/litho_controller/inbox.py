@@ -24,6 +24,7 @@ import aiomqtt
 import msgspec
 
 from litho import messages, nodestat
+from litho.cancelled import heed
 from litho.errors import LithoError, WireError
 from litho.messages import Command, EventReport, Kind, ProgressReport, Status
 from litho_controller import broker_other
@@ -118,6 +119,7 @@ class Inbox:
                 log.exception("the inbox met an error that nothing expected; it connects anew")
             finally:
                 self._connected = False
+            heed()
             await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - spreads load, guards nothing
             pause = min(LONGEST_PAUSE_S, pause * 2)
 
@@ -138,10 +140,12 @@ class Inbox:
         )
         client.pending_calls_threshold = _SENDERS + 4
         async with client:
+            heed()
             for kind, qos in _HEARD:
                 granted = await client.subscribe(messages.topic(self._site, "+", kind), qos=qos)
                 if any(_number(code) >= 128 for code in granted):
                     raise aiomqtt.MqttError(f"the broker does not let us listen to {kind}")
+            heed()
             self._connected = True
             ear.connected()
             log.info("connected to the broker at %s port %d", place.host, place.port)
@@ -166,6 +170,7 @@ class Inbox:
                 self._drop("unsent", f"a command for {node!r}: {exc}")
                 continue
             await client.publish(topic, payload, qos=1)
+            heed()
 
     # ------------------------------------------------------------ one message
 

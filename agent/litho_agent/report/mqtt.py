@@ -28,6 +28,7 @@ from typing import Self
 import aiomqtt
 
 from litho import messages, nodestat
+from litho.cancelled import heed
 from litho.errors import WireError
 from litho.messages import (
     Ack,
@@ -245,6 +246,7 @@ class MqttReporter:
             self._news.clear()
             for report in self._outbox.waiting(after=said):
                 await client.publish(self._topic("event"), messages.encode(report), qos=1)
+                heed()
                 said = report.seq
             # Not wait_for: in Python 3.11 it loses a cancel that comes in the moment in which there is news.
             try:
@@ -270,6 +272,7 @@ class MqttReporter:
                 line=nodestat.line(progress),
             )
             await client.publish(self._topic("progress"), messages.encode(report))
+            heed()
             await asyncio.sleep(self._order.progress_s)
 
     async def _heartbeat(self, client: aiomqtt.Client) -> None:
@@ -280,6 +283,7 @@ class MqttReporter:
     async def _status(self, client: aiomqtt.Client, *, online: bool) -> None:
         payload = messages.encode(self._status_message(online=online))
         await client.publish(self._topic("status"), payload, qos=1, retain=True)
+        heed()
 
     def _status_message(self, *, online: bool) -> Status:
         return Status(

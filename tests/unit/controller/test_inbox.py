@@ -1,5 +1,6 @@
 """The inbox takes in whatever arrives: only what is well formed and comes from whom it says gets through."""
 
+import asyncio
 import json
 import logging
 
@@ -175,3 +176,42 @@ def test_an_event_with_unknown_fields_is_understood():
     plain = msgspec.json.decode(messages.encode(EVENT))
     plain["mood"] = "good"
     assert messages.decode(msgspec.json.encode(plain), EventReport) == EVENT
+
+
+class _Swallowing:
+    """A client of the broker whose connecting loses the cancel that comes in its last moment, as `asyncio.wait_for` does."""
+
+    def __init__(self, *_, **__):
+        self.messages = self
+
+    async def __aenter__(self):
+        self.connecting.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            return self
+
+    async def __aexit__(self, *_):
+        return None
+
+    async def subscribe(self, topic, qos):
+        return [qos]
+
+    async def publish(self, *_, **__):
+        return None
+
+    def __aiter__(self):
+        return self
+
+    async def __anext__(self):
+        await asyncio.Event().wait()
+
+
+async def test_an_end_that_comes_as_the_broker_is_reached_is_heard(inbox, monkeypatch):
+    monkeypatch.setattr(_Swallowing, "connecting", asyncio.Event(), raising=False)
+    monkeypatch.setattr(module.aiomqtt, "Client", _Swallowing)
+    running = asyncio.create_task(inbox.run(Recorder()))
+    await _Swallowing.connecting.wait()
+    running.cancel()
+    done, _ = await asyncio.wait({running}, timeout=60)
+    assert done == {running} and running.cancelled()
