@@ -21,8 +21,8 @@ from litho_agent.hostfacts import available_bytes
 
 T = TypeVar("T")
 
-MOST = 20
-"""Threads at most: beyond, the interpreter's lock is what they wait for."""
+MOST = 16
+"""Threads at most: with their buffers and what is packed, all that the agent holds stays under 400 MB."""
 LEAST = 2
 THREAD_BYTES = 32 * 1024 * 1024
 """Free memory for each thread: its buffers take 12 MiB, what zstd needs at a high level another few."""

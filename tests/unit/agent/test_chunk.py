@@ -276,7 +276,7 @@ def test_zeros_are_not_stored_and_are_written_back(tmp_path, store):
 
 @pytest.mark.parametrize(
     ("cores", "mib", "count"),
-    [(2, 16_000, 8), (2, 0, 8), (4, 16_000, 12), (64, 64_000, 20), (16, 256, 8), (4, 100, 3), (4, 10, 2)],
+    [(2, 16_000, 8), (2, 0, 8), (4, 16_000, 12), (64, 64_000, 16), (16, 256, 8), (4, 100, 3), (4, 10, 2)],
 )
 def test_there_are_as_many_workers_as_cores_and_memory_allow(cores, mib, count):
     assert crew.threads(cores, mib * MB) == count
