@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from litho import __version__
+from litho.cancelled import ended
 from litho.errors import LithoError, RefusedError
 from litho.job import EngineName
 from litho.library import Library
@@ -253,8 +254,7 @@ async def _running(parts: dict[str, Coroutine[Any, Any, None]]) -> AsyncIterator
     async with asyncio.TaskGroup() as group:
         started = [group.create_task(part, name=name) for name, part in parts.items()]
         yield
-        for task in started:
-            task.cancel()
+        await ended(started)
 
 
 @contextlib.contextmanager

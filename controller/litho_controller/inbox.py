@@ -24,7 +24,7 @@ import aiomqtt
 import msgspec
 
 from litho import messages, nodestat
-from litho.cancelled import heed
+from litho.cancelled import asked, heed
 from litho.errors import LithoError, WireError
 from litho.messages import Command, EventReport, Kind, ProgressReport, Status
 from litho_controller import broker_other
@@ -119,7 +119,6 @@ class Inbox:
                 log.exception("the inbox met an error that nothing expected; it connects anew")
             finally:
                 self._connected = False
-            heed()
             await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - spreads load, guards nothing
             pause = min(LONGEST_PAUSE_S, pause * 2)
 
@@ -139,13 +138,14 @@ class Inbox:
             tls_context=broker_other.context(place.ca),
         )
         client.pending_calls_threshold = _SENDERS + 4
+        before = asked()
         async with client:
-            heed()
+            heed(before)
             for kind, qos in _HEARD:
                 granted = await client.subscribe(messages.topic(self._site, "+", kind), qos=qos)
                 if any(_number(code) >= 128 for code in granted):
                     raise aiomqtt.MqttError(f"the broker does not let us listen to {kind}")
-            heed()
+            heed(before)
             self._connected = True
             ear.connected()
             log.info("connected to the broker at %s port %d", place.host, place.port)

@@ -279,11 +279,11 @@ class MqttReporter:
         while True:
             await asyncio.sleep(self._order.heartbeat_s)
             await self._status(client, online=True)
+            heed()
 
     async def _status(self, client: aiomqtt.Client, *, online: bool) -> None:
         payload = messages.encode(self._status_message(online=online))
         await client.publish(self._topic("status"), payload, qos=1, retain=True)
-        heed()
 
     def _status_message(self, *, online: bool) -> Status:
         return Status(
