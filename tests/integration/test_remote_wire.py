@@ -88,7 +88,8 @@ def test_a_connection_is_kept_and_made_anew_when_the_server_has_closed_it():
             connection.span("a+b", 0, memoryview(data))
             assert bytes(data) == b"abcdefgh"
         connection.close()
-        assert len(server.requests) == 4
+        # The third may reach the old connection before its end does; then it is sent once more.
+        assert len(server.requests) in (4, 5)
         assert server.connections == 2
         assert "GET /a%2Bb HTTP/1.1" in server.requests[0]
         assert "Authorization: Bearer t-1.proof" in server.requests[0]
