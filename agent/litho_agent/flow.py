@@ -1,9 +1,9 @@
 """Threads joined by bounded queues: the plumbing of the pipeline, with one way to stop and one error that counts.
 
 A `Flow` holds *stages*, each a thread that takes blocks from the channel before it and puts them into the channel
-behind it. A channel holds few items, so a slow stage slows all before it down to its own speed, and memory stays
-constant. The work inside a stage (read, write, hash, compress) releases the interpreter's lock, so stages run at the
-same time; at a megabyte a block the hand-over costs nothing that can be measured.
+behind it. A channel holds few items, or they lie in buffers of a pool: so a slow stage slows all before it down to its own
+speed, and memory stays constant. The work inside a stage (read, write, hash, compress) releases the interpreter's lock, so
+stages run at the same time; at a megabyte a block the hand-over costs nothing that can be measured.
 
 The first stage that fails decides what is reported: its error is kept, every other stage is woken and leaves quietly,
 and what they meet on their way out (a broken pipe because the reader is gone) is a consequence and is dropped. A thread
@@ -21,10 +21,16 @@ from typing import Generic, TypeVar
 import msgspec
 
 T = TypeVar("T")
+UNBOUNDED = 1 << 62
+"""Size of a channel whose items are bounded by something else, such as the buffers of a pool that they lie in."""
 
 
 class Stopped(Exception):  # noqa: N818  not an error: how a stage is told to leave
     """The flow stops; raised out of `put` and `get`."""
+
+
+class Ended(Stopped):
+    """Nothing more comes through a channel: all stages that gave to it have left."""
 
 
 class StageRate(msgspec.Struct, frozen=True):
@@ -71,11 +77,14 @@ class Stage:
 
 
 class Channel(Generic[T]):
-    """A bounded queue between two stages."""
+    """A bounded queue between two stages; an unbounded one may be shared by many threads on either side."""
 
-    def __init__(self, flow: Flow, size: int) -> None:
+    def __init__(self, flow: Flow, size: int, givers: int = 0) -> None:
+        """`givers` is how many `leave` it before `get` says that it has ended; 0: it never does."""
         self._flow = flow
         self._size = size
+        self._givers = givers
+        self._ended = False
         self._items: deque[T] = deque()
         self._changed = threading.Condition()
 
@@ -90,18 +99,66 @@ class Channel(Generic[T]):
             self._changed.notify()
 
     def get(self) -> T:
-        """Take the oldest, waiting for one. Raises Stopped."""
+        """Take the oldest, waiting for one. Raises Stopped, Ended."""
         with self._changed:
-            while not self._items and not self._flow.stopping:
+            while not self._items and not self._flow.stopping and not self._ended:
                 self._changed.wait()
             if self._flow.stopping:
                 raise Stopped
+            if not self._items:
+                raise Ended
             item = self._items.popleft()
             self._changed.notify()
             return item
 
+    def leave(self) -> None:
+        """One of those that give to it gives nothing more."""
+        with self._changed:
+            self._givers -= 1
+            if self._givers == 0:
+                self._ended = True
+                self._changed.notify_all()
+
     def wake(self) -> None:
         """Let waiting stages see that the flow stops."""
+        with self._changed:
+            self._changed.notify_all()
+
+
+class Pool(Generic[T]):
+    """Things that are used again and again, made when they are first needed.
+
+    What was given back last is taken first: it is what the processor's cache still knows, and what was never needed
+    is never made.
+    """
+
+    def __init__(self, flow: Flow, count: int, make: Callable[[], T]) -> None:
+        self._flow = flow
+        self._left = count
+        self._make = make
+        self._free: list[T] = []
+        self._changed = threading.Condition()
+
+    def take(self) -> T:
+        """One of them, waiting until there is one. Raises Stopped."""
+        with self._changed:
+            while not self._free and not self._left and not self._flow.stopping:
+                self._changed.wait()
+            if self._flow.stopping:
+                raise Stopped
+            if self._free:
+                return self._free.pop()
+            self._left -= 1
+        return self._make()
+
+    def give(self, thing: T) -> None:
+        """Give one back."""
+        with self._changed:
+            self._free.append(thing)
+            self._changed.notify()
+
+    def wake(self) -> None:
+        """Let who waits see that the flow stops."""
         with self._changed:
             self._changed.notify_all()
 
@@ -116,15 +173,21 @@ class Flow:
         self.stopping = False
         self.error: BaseException | None = None
         self.stages: list[Stage] = []
-        self._channels: list[Channel[object]] = []
+        self._wakes: list[Callable[[], None]] = []
         self._threads: list[threading.Thread] = []
         self._running = 0
         self._changed = threading.Condition()
 
-    def channel(self, size: int) -> Channel[T]:
+    def channel(self, size: int, givers: int = 0) -> Channel[T]:
         """A new channel of at most `size` items."""
-        made: Channel[T] = Channel(self, size)
-        self._channels.append(made)  # type: ignore[arg-type]  # only `wake` is used
+        made: Channel[T] = Channel(self, size, givers)
+        self._wakes.append(made.wake)
+        return made
+
+    def pool(self, count: int, make: Callable[[], T]) -> Pool[T]:
+        """A new pool of at most `count` things."""
+        made = Pool(self, count, make)
+        self._wakes.append(made.wake)
         return made
 
     def spawn(self, name: str, work: Callable[[Stage], None]) -> Stage:
@@ -147,8 +210,14 @@ class Flow:
                     self._changed.notify_all()
 
         thread = threading.Thread(target=body, name=f"flow-{name}", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:
+            # The system has no thread left.
+            with self._changed:
+                self._running -= 1
+            raise
         self._threads.append(thread)
-        thread.start()
         return stage
 
     def fail(self, error: BaseException) -> None:
@@ -163,8 +232,8 @@ class Flow:
         with self._changed:
             self.stopping = True
             self._changed.notify_all()
-        for channel in self._channels:
-            channel.wake()
+        for wake in self._wakes:
+            wake()
 
     def idle(self, timeout_s: float) -> bool:
         """Wait at most `timeout_s` seconds; True when every stage has ended or the flow stops."""
@@ -181,6 +250,8 @@ class Flow:
         until = time.monotonic() + self.JOIN_S
         for thread in self._threads:
             thread.join(max(0.0, until - time.monotonic()))
+        # Channels and pools know the flow, too: without this what they hold would wait for the collector of cycles.
+        self._wakes.clear()
         return not any(thread.is_alive() for thread in self._threads)
 
     def __enter__(self) -> Flow:

@@ -40,6 +40,9 @@ log = logging.getLogger("litho_agent.mover")
 
 LONGEST_LINE = 4 * 1024 * 1024
 """Bytes of one line of the worker; a plan of 128 partitions is about 30 KiB."""
+MEMORY = {"MALLOC_MMAP_THRESHOLD_": "16777216", "MALLOC_TRIM_THRESHOLD_": "134217728"}
+"""Of the worker: glibc keeps what a job frees for what it asks for next. Left to itself it gives every packed chunk's memory back
+to the kernel and faults it in again page by page: a fifth of a capture's processor time."""
 _TEAR_DOWN_S = 1.0
 """Seconds that a worker has to go when the agent itself is being torn down."""
 _SWEEP_S = 30.0
@@ -100,7 +103,7 @@ async def run(
     After `cancel` is set it ends within two seconds, or fails after `patience.leave_s` when the worker hangs in the kernel.
     `argv` is the worker's command.
     """
-    env = {key: os.environ[key] for key in ("PYTHONPATH",) if key in os.environ}
+    env = {key: os.environ[key] for key in ("PYTHONPATH",) if key in os.environ} | MEMORY
     try:
         child = await process.start_async(
             argv,

@@ -22,9 +22,11 @@ The order `save`, `finish`, `publish` is what keeps a collector from taking pack
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import random
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -36,6 +38,7 @@ from litho.library import files
 from litho.library.chunks import index as indexes
 from litho.library.chunks.gc import SUFFIX
 from litho.library.chunks.index import Index
+from litho.library.chunks.pack import PackIndex
 from litho.library.chunks.reader import Locator, check_pack
 from litho.library.chunks.scrub import ENGINE, read_index
 from litho.library.chunks.store import ChunkStore
@@ -46,13 +49,16 @@ from litho.library.manifest import BadRange, FileRef, Part
 from litho.library.shelf import Library
 from litho.library.stage import Stage
 from litho_agent.chunk.capture import Saved, save_partition
-from litho_agent.chunk.crew import Cancelled, Tick, Watcher
+from litho_agent.chunk.crew import Cancelled, Count, Crew, Tick, Watcher
 from litho_agent.chunk.delta import Mode
 from litho_agent.chunk.readback import read_back, require_same
 from litho_agent.chunk.restore import Restored, restore_partition
+from litho_agent.flow import Stopped
 
 VERSION = "1"
 """Of the engine, for the manifest."""
+CHECKS = 3
+"""Packs that are read back at once: a server has one ready while another is looked at."""
 
 
 class SavedPart(msgspec.Struct, frozen=True, kw_only=True):
@@ -148,16 +154,7 @@ class ChunkCapture:
         Chunks that were there already were looked at when the capture met them (`litho.library.chunks.trust`). `tick` is told
         the bytes read so far and in all; what it raises ends the check. Raises IntegrityError, LibraryError.
         """
-        store = self._writer.store
-        found = [store.index(pack) for pack in self._writer.sealed]
-        total, done = sum(one.size for one in found), 0
-        for one in found:
-            with files.telling(store.root):
-                seen = store.path(one.pack, "pack").stat()
-            for count in check_pack(store, one):
-                done += count
-                tick(done, total)
-            sign(store, one.pack, seen)
+        check_packs(self._writer.store, self._writer.sealed, tick)
 
     @property
     def damaged(self) -> tuple[str, ...]:
@@ -171,6 +168,35 @@ class ChunkCapture:
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._writer.close()
+
+
+def check_packs(store: ChunkStore, packs: Sequence[bytes], tick: Callable[[int, int], None] = lambda *_: None) -> int:
+    """Read these packs from their first byte to their last, a few at once, and write their receipts; answers the bytes.
+
+    `tick` is told the bytes read so far and in all; what it raises ends it. Raises IntegrityError, LibraryError.
+    """
+    found = [store.index(pack) for pack in packs]
+    total, done, crew, over = sum(one.size for one in found), Count(), Crew(), threading.Event()
+
+    def look(one: PackIndex) -> None:
+        with files.telling(store.root):
+            seen = store.path(one.pack, "pack").stat()
+        for count in check_pack(store, one):
+            done.add(count)
+            if crew.stopping or over.is_set():
+                raise Stopped
+        sign(store, one.pack, seen)
+
+    def tell() -> None:
+        try:
+            tick(done.value, total)
+        except BaseException:
+            over.set()
+            raise
+
+    crew.step("check", CHECKS, crew.pieces(found), lambda: contextlib.nullcontext(look))
+    crew.follow(tell=tell, cancelled=lambda: False, stuck=lambda: None)
+    return done.value
 
 
 def ready(library: Library, part: Part) -> Index:

@@ -1,9 +1,11 @@
 """Saving a partition: read what is used, hash it, store what the library does not have.
 
-    unit of 4 MiB ─> read (direct) ─> blank unused blocks ─> BLAKE3 of each chunk ─> known? ─> zstd ─> pack
+    readers   unit of 4 MiB ─> read (direct) ─> blank unused blocks
+    workers   ─> BLAKE3 of each chunk ─> known? ─> zstd
+    writer    ─> pack
 
-Every worker takes the next unit and does all of that with it, so nothing waits for a slowest stage, and memory is two units a
-worker: the bytes read and the frames that wait to be appended. Units follow each other on disk, so packs do too, nearly.
+Units follow each other on disk, so packs do too, nearly. Memory is the buffers that the hands share (`crew`), and what is packed
+of those that wait to be appended.
 
 A capture that was broken off is started again from the first byte: it reads and hashes everything (the disk may have
 changed), and finds what its packs hold already.
@@ -15,9 +17,9 @@ import contextlib
 import threading
 import time
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 import zstandard
@@ -31,9 +33,9 @@ from litho.library.chunks.usedmap import GRAIN, UNIT, UsedMap, units
 from litho.library.chunks.writer import ChunkWriter, Frame
 from litho.library.manifest import BadRange
 from litho_agent.chunk import crew
-from litho_agent.chunk.crew import Cancelled, Count, Tick, Watcher, Works
+from litho_agent.chunk.crew import DISK_HANDS, Cancelled, Count, Crew, Hands, Tick, Watcher, Works
 from litho_agent.chunk.device import PAGE, Device, UnreadableError, page_buffer
-from litho_agent.flow import Stage, Stopped
+from litho_agent.flow import Pool, Stage, Stopped
 
 READ_GAP = 128 * 1024
 """Unused bytes between used ones that are read along rather than split a read."""
@@ -72,14 +74,14 @@ def save_partition(
     cancelled: Cancelled = lambda: False,
     watcher: Watcher = lambda _: None,
 ) -> Saved:
-    """Save the used bytes of `device`. `level` is zstd's, 0 stores without packing. `threads` 0: as many as suit the
-    machine.
+    """Save the used bytes of `device`. `level` is zstd's, 0 stores without packing. `threads` is how many hash and pack; 0: as
+    many as suit the machine.
 
     Raises DiskError, LibraryError, CancelledError. What was stored by then stays, for the next capture.
     """
     begun = time.monotonic()
-    threads = threads or crew.default_threads()
-    works = Works(WORKS, threads)
+    hands = crew.hands_here(threads)
+    works = Works(dict(zip(WORKS, (DISK_HANDS, hands.workers, hands.workers, 1), strict=True)))
 
     def tell() -> None:
         tick(job.done.value, writer.stored)
@@ -89,15 +91,29 @@ def save_partition(
         if disk.size < used.size:
             raise DiskError(f"{device} has {disk.size} bytes, fewer than the {used.size} to save", code="disk-io")
         job = _Job(disk, used, writer, works, grain, level=level, on_bad=on_bad_sector, cancelled=cancelled)
-        crew.run(
-            units(job.numbers, grain, max(UNIT, grain)),
-            job.worker,
-            threads=threads,
-            tell=tell,
-            cancelled=cancelled,
-            stuck=disk.abandon,
-        )
+        job.crew(hands).follow(tell=tell, cancelled=cancelled, stuck=disk.abandon)
     return job.saved(time.monotonic() - begun)
+
+
+class _Filled(NamedTuple):
+    """A unit that was read."""
+
+    begin: int
+    end: int
+    """Its chunks, by their places in the image."""
+    low: int
+    """Where `view` begins."""
+    view: memoryview
+    """Its bytes, in a buffer of the pool."""
+
+
+class _Packed(NamedTuple):
+    """What the library does not have of a unit."""
+
+    unit: _Filled
+    places: list[int]
+    frames: list[Frame]
+    """For each of `places`; some are the bytes in the unit's buffer."""
 
 
 class _Job:
@@ -135,64 +151,111 @@ class _Job:
     def _lengths(self) -> set[int]:
         return {self._grain, self._used.size % self._grain} - {0}
 
-    @contextlib.contextmanager
-    def worker(self) -> Iterator[Callable[[tuple[int, int]], None]]:
-        """One thread's buffer and compressor."""
-        packer = zstandard.ZstdCompressor(level=self._level) if self._level else None
-        view = page_buffer(max(UNIT, self._grain))
-        stages = self._works.worker()
-        yield lambda unit: self._save(unit, view, packer, stages)
+    def crew(self, hands: Hands) -> Crew:
+        """Everybody who saves, ready to begin."""
+        made, unit = Crew(), max(UNIT, self._grain)
+        pool = made.pool(hands.buffers_of(unit), lambda: page_buffer(unit))
+        source = made.pieces(units(self.numbers, self._grain, unit))
+        filled = made.step("read", DISK_HANDS, source, lambda: self._reader(pool))
+        packed = made.step("pack", hands.workers, filled, lambda: self._packer(pool))
+        made.step("store", 1, packed, lambda: self._storer(pool))
+        return made
 
-    def _save(
-        self,
-        unit: tuple[int, int],
-        view: memoryview,
-        packer: zstandard.ZstdCompressor | None,
-        stages: tuple[Stage, ...],
-    ) -> None:
-        begin, end = unit
-        reading, hashing, packing, writing = stages
-        since = time.perf_counter()
-        low = self.numbers[begin] * self._grain
-        high = min(self._used.size, (self.numbers[end - 1] + 1) * self._grain)
-        self._fill(low, high, view)
-        reading.worked(since, high - low)
-        frames: list[Frame] = []
-        places: list[int] = []
-        for i in range(begin, end):
-            start = self.numbers[i] * self._grain
-            piece = view[start - low : min(self._used.size, start + self._grain) - low]
+    @contextlib.contextmanager
+    def _reader(self, pool: Pool[memoryview]) -> Iterator[Callable[[tuple[int, int]], _Filled]]:
+        reading = self._works.stage("disk read")
+
+        def read(unit: tuple[int, int]) -> _Filled:
+            begin, end = unit
+            low = self.numbers[begin] * self._grain
+            high = min(self._used.size, (self.numbers[end - 1] + 1) * self._grain)
+            view = pool.take()
             since = time.perf_counter()
-            digest = blake3(piece).digest()
-            hashing.worked(since, len(piece))
-            self._digests[i * HASH : (i + 1) * HASH] = digest
+            self._fill(low, high, view)
+            reading.worked(since, high - low)
+            return _Filled(begin, end, low, view)
+
+        yield read
+
+    @contextlib.contextmanager
+    def _packer(self, pool: Pool[memoryview]) -> Iterator[Callable[[_Filled], _Packed | None]]:
+        """One thread's compressor."""
+        packer = zstandard.ZstdCompressor(level=self._level) if self._level else None
+        hashing, packing = self._works.stage("hash"), self._works.stage("compress")
+
+        def pack(unit: _Filled) -> _Packed | None:
+            new = self._pack(unit, packer, hashing, packing)
+            if new.frames:
+                return new
+            self._finish(unit, pool)
+            return None
+
+        yield pack
+
+    def _pack(self, unit: _Filled, packer: zstandard.ZstdCompressor | None, hashing: Stage, packing: Stage) -> _Packed:
+        """Hash all chunks of a unit, and pack those that the library does not have.
+
+        Each kind of work for all of them before the next: the interpreter is quick while it does one thing.
+        """
+        since = time.perf_counter()
+        pieces = self._pieces(unit)
+        digests = [blake3(piece).digest() for piece in pieces]
+        self._digests[unit.begin * HASH : unit.end * HASH] = b"".join(digests)
+        hashing.worked(since, sum(map(len, pieces)))
+        new, wanted = _Packed(unit, [], []), []
+        known: list[tuple[int, bytes]] = []
+        for i, piece, digest in zip(range(unit.begin, unit.end), pieces, digests, strict=True):
             if digest == self._zeros[len(piece)]:
                 self._blank.add(len(piece))
-                continue
-            pack = self._writer.find(digest)
-            if pack is not None:
-                self._place(i, pack)
-                continue
+            elif (pack := self._writer.find(digest)) is not None:
+                known.append((i, pack))
+            else:
+                new.places.append(i)
+                wanted.append((digest, piece))
+        since = time.perf_counter()
+        for digest, piece in wanted:
             if self._cancelled():
                 # At a high level a unit takes seconds.
                 raise Stopped
-            since = time.perf_counter()
-            frames.append(_frame(digest, piece, packer))
-            packing.worked(since, len(piece))
-            places.append(i)
-        if frames:
-            since = time.perf_counter()
-            for i, pack in zip(places, self._writer.add(frames), strict=True):
-                self._place(i, pack)
-            stored = sum(len(frame.payload) for frame in frames)
-            writing.worked(since, stored)
-            self._new.add(sum(frame.length for frame in frames))
-            self._stored.add(stored)
-        self.done.add(sum(extent.size for extent in self._used.within(low, high)))
+            new.frames.append(_frame(digest, piece, packer))
+        packing.worked(since, sum(len(piece) for _, piece in wanted))
+        self._place(known)
+        return new
 
-    def _place(self, i: int, pack: bytes) -> None:
+    def _pieces(self, unit: _Filled) -> list[memoryview]:
+        """The chunks of a unit, in its buffer."""
+        grain, low, size = self._grain, unit.low, self._used.size
+        starts = [number * grain for number in self.numbers[unit.begin : unit.end]]
+        return [unit.view[start - low : min(size, start + grain) - low] for start in starts]
+
+    @contextlib.contextmanager
+    def _storer(self, pool: Pool[memoryview]) -> Iterator[Callable[[_Packed], None]]:
+        writing = self._works.stage("library write")
+
+        def store(new: _Packed) -> None:
+            since = time.perf_counter()
+            # What another worker handed over in the meantime is not stored again, and does not count.
+            stored, chunks = self._writer.stored, self._writer.new
+            packs = self._writer.add(new.frames)
+            stored = self._writer.stored - stored
+            writing.worked(since, stored)
+            self._place(zip(new.places, packs, strict=True))
+            self._new.add(self._writer.new - chunks)
+            self._stored.add(stored)
+            self._finish(new.unit, pool)
+
+        yield store
+
+    def _place(self, packs: Iterable[tuple[int, bytes]]) -> None:
+        """Remember which pack has the chunk in each place."""
         with self._lock:
-            self._pack_of[i] = self._packs.setdefault(pack, len(self._packs))
+            for i, pack in packs:
+                self._pack_of[i] = self._packs.setdefault(pack, len(self._packs))
+
+    def _finish(self, unit: _Filled, pool: Pool[memoryview]) -> None:
+        high = min(self._used.size, (self.numbers[unit.end - 1] + 1) * self._grain)
+        self.done.add(sum(extent.size for extent in self._used.within(unit.low, high)))
+        pool.give(unit.view)
 
     def _fill(self, low: int, high: int, view: memoryview) -> None:
         """The bytes from `low` to `high` as they are to be stored: used ones from the disk, the others zeros."""
@@ -244,4 +307,4 @@ def _frame(digest: bytes, piece: memoryview, packer: zstandard.ZstdCompressor | 
         packed = packer.compress(piece)
         if len(packed) < len(piece) * _WORTH:
             return Frame(digest, len(piece), True, packed)
-    return Frame(digest, len(piece), False, bytes(piece))
+    return Frame(digest, len(piece), False, piece)

@@ -1,24 +1,33 @@
 """When does it pay to read what is on the target first? A pure rule.
 
-Reading and hashing a unit costs `r` seconds a byte, fetching, unpacking and writing costs `w`. If a share `p` of the bytes
-differs, a restore that looks first costs `r + p * w`, one that writes everything costs `w`. Looking pays while
+Three things work side by side: the target disk, the cores, the library with the way to it. A unit that is written takes time of
+each (write, unpack, fetch); one that is looked at takes the disk's for reading and the cores' for hashing, and then that of
+writing for the share `p` of it that differs. What takes longest of the three is what a restore waits for, so looking pays while
 
-    r + p * w <= w
+    max(read + p * write, hash + p * unpack, p * fetch)  <=  max(write, unpack, fetch)        seconds a byte
 
-The three are measured as the restore goes, each as a sum that slowly forgets. While it writes without looking, every so often
+All are measured as the restore goes, each as a sum that slowly forgets. While it writes without looking, every so often
 a unit is looked at all the same, so a target whose first half differs and whose second does not is noticed.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 Mode = Literal["auto", "plain", "delta"]
 
 SAMPLES = 16
-"""Units that are looked at before the rule speaks, spread over the partition."""
+"""Units that are looked at before the rule speaks, spread over the partition, and those that are on their way by then."""
 PROBE_EVERY = 32
 _FORGET = 0.95
+
+
+class Seconds(NamedTuple):
+    """What something took of each, in seconds of all that works there (`Works.seconds`)."""
+
+    disk: float = 0.0
+    cores: float = 0.0
+    library: float = 0.0
 
 
 class Chooser:
@@ -28,8 +37,8 @@ class Chooser:
         self._mode = mode
         self._looked = 0
         self._since_look = 0
-        self._look_s = self._look_bytes = self._differing = 0.0
-        self._write_s = self._write_bytes = 0.0
+        self._look, self._write = Seconds(), Seconds()
+        self._look_bytes = self._differing = self._write_bytes = 0.0
 
     def look(self) -> bool:
         """True when the next unit should be read before it is written."""
@@ -48,21 +57,26 @@ class Chooser:
         if not self._look_bytes or not self._write_bytes:
             # Nothing had to be written yet: every look was worth it.
             return True
-        r = self._look_s / self._look_bytes
-        w = self._write_s / self._write_bytes
-        return r + self._differing / self._look_bytes * w <= w
+        share = self._differing / self._look_bytes
+        looks = [seconds / self._look_bytes for seconds in self._look]
+        writes = [seconds / self._write_bytes for seconds in self._write]
+        return max(look + share * write for look, write in zip(looks, writes, strict=True)) <= max(writes)
 
-    def looked(self, seconds: float, count: int, differing: int) -> None:
+    def looked(self, took: Seconds, count: int, differing: int) -> None:
         """A unit of `count` bytes was read and hashed; `differing` of them have to be written."""
         self._looked += 1
-        self._look_s = self._look_s * _FORGET + seconds
+        self._look = _sum(self._look, took)
         self._look_bytes = self._look_bytes * _FORGET + count
         self._differing = self._differing * _FORGET + differing
 
-    def wrote(self, seconds: float, count: int) -> None:
+    def wrote(self, took: Seconds, count: int) -> None:
         """`count` bytes were fetched, unpacked and written."""
-        self._write_s = self._write_s * _FORGET + seconds
+        self._write = _sum(self._write, took)
         self._write_bytes = self._write_bytes * _FORGET + count
+
+
+def _sum(so_far: Seconds, more: Seconds) -> Seconds:
+    return Seconds(*(before * _FORGET + now for before, now in zip(so_far, more, strict=True)))
 
 
 def spread(count: int, samples: int = SAMPLES) -> list[int]:

@@ -15,6 +15,7 @@ import mmap
 import os
 import stat
 import struct
+import threading
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -28,7 +29,8 @@ _BLKDISCARD = 0x1277
 _BLKZEROOUT = 0x127F
 _HUGE = 2 * 1024 * 1024
 """Bytes of a huge page on most machines; elsewhere only the alignment is in vain."""
-_PUSH_BYTES = 64 * 1024 * 1024
+PUSH_BYTES = 64 * 1024 * 1024
+"""Written bytes after which the device is told to keep them: the sync at the end is short, and so is each in between."""
 _NOT_THERE = (errno.EOPNOTSUPP, errno.ENOTTY, errno.EINVAL)
 
 
@@ -78,6 +80,7 @@ class Device:
             os.close(self._fd)
             raise DiskError(f"cannot look at {path} ({exc.strerror})", code="disk-io") from exc
         self._unpushed = 0
+        self._pushing = threading.Lock()
         self._abandoned = False
 
     def abandon(self) -> None:
@@ -117,18 +120,22 @@ class Device:
             piece = view[at : at + (left - left % self.sector or left)]
             fd = self._fd_for(offset + at, len(piece))
             try:
-                at += os.pwritev(fd, [piece], offset + at)
-                if fd == self._fd:
-                    self._push(len(piece))
+                count = os.pwritev(fd, [piece], offset + at)
+                at += count
+                self._push(count)
             except OSError as exc:
                 raise self._unwritten(exc, offset + at) from exc
 
     def _push(self, count: int) -> None:
-        """Writing through the page cache: a watermark, so that the final sync is short."""
+        """A watermark, for the page cache and for the device's own: one thread waits for it, the others go on. Raises OSError."""
         self._unpushed += count
-        if self._unpushed >= _PUSH_BYTES:
+        if self._unpushed < PUSH_BYTES or not self._pushing.acquire(blocking=False):
+            return
+        try:
             self._unpushed = 0
             os.fdatasync(self._fd)
+        finally:
+            self._pushing.release()
 
     def _unwritten(self, exc: OSError, offset: int) -> DiskError:
         return DiskError(

@@ -9,8 +9,8 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 from blake3 import blake3
@@ -21,9 +21,8 @@ from litho.library.chunks.hashes import WINDOW
 from litho.library.chunks.index import Index
 from litho.library.chunks.pack import HASH
 from litho.library.chunks.usedmap import UNIT, Extent, UsedMap, units
-from litho_agent.chunk import crew
 from litho_agent.chunk.capture import READ_GAP
-from litho_agent.chunk.crew import Cancelled, Count, Tick
+from litho_agent.chunk.crew import DISK_HANDS, Cancelled, Count, Crew, Tick, hands_here
 from litho_agent.chunk.device import PAGE, Device, page_buffer
 from litho_agent.chunk.restore import read_used
 
@@ -38,6 +37,14 @@ class ReadBack(msgspec.Struct, frozen=True, kw_only=True):
     differing: tuple[Extent, ...]
     """Chunks that are not the image's, neighbours joined."""
     seconds: float
+
+
+class _Filled(NamedTuple):
+    """A unit that was read: its chunks by their places in the image, its bytes in a buffer of the pool."""
+
+    begin: int
+    end: int
+    view: memoryview
 
 
 def read_back(
@@ -56,17 +63,23 @@ def read_back(
     done, read = Count(), Count()
     lock = threading.Lock()
     wrong: list[tuple[int, int]] = []
+    unit_bytes = max(UNIT, index.grain)
     with Device(device) as disk:
         if disk.size < index.size:
             raise DiskError(f"{device} is smaller than the image's partition", code="target-too-small")
 
-        def look(unit: tuple[int, int], view: memoryview) -> None:
+        def fill(unit: tuple[int, int]) -> _Filled:
             begin, end = unit
             low, high = index.span(begin)[0], index.span(end - 1)[1]
+            view = pool.take()
             read.add(read_used(disk, index.used, reads, low, view[: high - low]))
-            for i in range(begin, end):
+            return _Filled(begin, end, view)
+
+        def look(unit: _Filled) -> None:
+            low, high = index.span(unit.begin)[0], index.span(unit.end - 1)[1]
+            for i in range(unit.begin, unit.end):
                 start, stop = index.span(i)
-                digest = blake3(view[start - low : stop - low]).digest()
+                digest = blake3(unit.view[start - low : stop - low]).digest()
                 if digest != index.digest(i):
                     window, place = divmod(i * HASH, WINDOW)
                     with lock:
@@ -75,20 +88,14 @@ def read_back(
                         found[window][place : place + HASH] = digest
                         wrong.append((start, stop - start))
             done.add(sum(extent.size for extent in index.used.within(low, high)))
+            pool.give(unit.view)
 
-        @contextlib.contextmanager
-        def worker() -> Iterator[Callable[[tuple[int, int]], None]]:
-            view = page_buffer(max(UNIT, index.grain))
-            yield lambda unit: look(unit, view)
-
-        crew.run(
-            units(index.numbers, index.grain, max(UNIT, index.grain)),
-            worker,
-            threads=threads or crew.default_threads(),
-            tell=lambda: tick(done.value, 0),
-            cancelled=cancelled,
-            stuck=disk.abandon,
-        )
+        hands, crew = hands_here(threads), Crew()
+        pool = crew.pool(hands.buffers_of(unit_bytes), lambda: page_buffer(unit_bytes))
+        source = crew.pieces(units(index.numbers, index.grain, unit_bytes))
+        filled = crew.step("read", DISK_HANDS, source, lambda: contextlib.nullcontext(fill))
+        crew.step("hash", hands.workers, filled, lambda: contextlib.nullcontext(look))
+        crew.follow(tell=lambda: tick(done.value, 0), cancelled=cancelled, stuck=disk.abandon)
     return ReadBack(
         root=indexes.root(index.grain, index.used, index.numbers, index.digests, instead=found).hex(),
         read=read.value,

@@ -23,7 +23,7 @@ from litho.errors import CancelledError, IntegrityError, LibraryError
 from litho.library import files, shelf
 from litho.library.chunks import catalog, roll
 from litho.library.chunks import pack as packs
-from litho.library.chunks.spans import PackFiles, PackMissingError, PackSource, Spans, Watch
+from litho.library.chunks.spans import Blame, PackFiles, PackMissingError, PackSource, Spans, Watch
 from litho.library.chunks.store import DIRECTORY, MAX_CATALOG
 from litho_agent.remote.answers import SourceError
 from litho_agent.remote.standing import PATIENCE_S, Standings
@@ -339,12 +339,17 @@ class SeveralSpans:
 
         self._several.ask(one, pack)
 
-    def wrong(self, problem: IntegrityError) -> None:
-        """Leave the source that gave it. Raises IntegrityError when none is left."""
-        with contextlib.suppress(IntegrityError):
-            # It may want to know.
-            self._spans[self._last].wrong(problem)
-        self._several.blame(self._last, problem)
+    def blame(self) -> Blame:
+        """Leave the source that gave it; raises IntegrityError when none is left."""
+        last, tell = self._last, self._spans[self._last].blame()
+
+        def wrong(problem: IntegrityError) -> None:
+            with contextlib.suppress(IntegrityError):
+                # It may want to know.
+                tell(problem)
+            self._several.blame(last, problem)
+
+        return wrong
 
     def _watched(self, i: int, got: int) -> None:
         self._watch(got)

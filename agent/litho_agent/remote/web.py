@@ -11,7 +11,7 @@ import msgspec
 from litho.errors import IntegrityError
 from litho.library import sources
 from litho.library.chunks import pack as packs
-from litho.library.chunks.spans import INDEX_NAMES, MAX_INDEX, PackMissingError, Watch
+from litho.library.chunks.spans import INDEX_NAMES, MAX_INDEX, Blame, PackMissingError, Watch
 from litho.library.chunks.store import DIRECTORY
 from litho_agent.remote.answers import SourceError
 from litho_agent.remote.wire import Connection, Limits
@@ -108,9 +108,15 @@ class WebSpans:
         """Fill `view`. Raises PackMissingError, SourceError, CancelledError, and what the watch raises."""
         _span(self._source, self._connection, pack, start, view=view, watch=self._watch)
 
-    def wrong(self, problem: IntegrityError) -> None:
+    def blame(self) -> Blame:
         """One server says the same again."""
-        raise IntegrityError(f"{self._source}: {problem.message}", hint=problem.hint, code=problem.code) from problem
+
+        def wrong(problem: IntegrityError) -> None:
+            raise IntegrityError(
+                f"{self._source}: {problem.message}", hint=problem.hint, code=problem.code
+            ) from problem
+
+        return wrong
 
     def close(self) -> None:
         """End the connection."""

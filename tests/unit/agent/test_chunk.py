@@ -16,10 +16,10 @@ from litho.library.chunks import ChunkStore, ChunkWriter, UsedMap
 from litho.library.chunks.reader import check_pack
 from litho_agent.chunk import crew
 from litho_agent.chunk.capture import save_partition
-from litho_agent.chunk.delta import PROBE_EVERY, SAMPLES, Chooser, spread
+from litho_agent.chunk.delta import PROBE_EVERY, SAMPLES, Chooser, Seconds, spread
 from litho_agent.chunk.device import Device, UnreadableError, page_buffer
 from litho_agent.chunk.readback import read_back, require_same
-from litho_agent.chunk.restore import restore_partition
+from litho_agent.chunk.restore import PACKED, packed_buffers, restore_partition
 from litho_agent.chunk.usage import whole_map
 
 GRAIN = 64 * 1024
@@ -52,10 +52,10 @@ def settle(chooser: Chooser, *, read: float, write: float, share: float, units: 
         look = chooser.look()
         said.append(look)
         if look:
-            chooser.looked(read, MB, int(share * MB))
+            chooser.looked(Seconds(disk=read), MB, int(share * MB))
         count = int(share * MB) if look else MB
         if count:
-            chooser.wrote(write * count / MB, count)
+            chooser.wrote(Seconds(disk=write * count / MB), count)
     return said
 
 
@@ -85,6 +85,26 @@ def test_a_target_that_is_right_further_on_is_noticed():
     assert all(said[-20:])
 
 
+@pytest.mark.parametrize(
+    ("look", "write", "share", "answer"),
+    [
+        # Writing waits for the server, so that the disk and the cores have time to look.
+        (Seconds(disk=0.9, cores=0.5), Seconds(disk=1.0, cores=0.6, library=2.0), 0.5, True),
+        # The disk is what it waits for, and a look takes more of it than it spares.
+        (Seconds(disk=0.6, cores=0.1), Seconds(disk=1.0, cores=0.9, library=0.9), 0.5, False),
+        # The sums say that a look is cheap (1.2 of 3.0), but each of the three is busy all the time already.
+        (Seconds(disk=0.6, cores=0.6), Seconds(disk=1.0, cores=1.0, library=1.0), 0.5, False),
+        (Seconds(disk=0.6, cores=0.6), Seconds(disk=1.0, cores=1.0, library=1.0), 0.3, True),
+    ],
+)
+def test_what_is_busiest_decides_and_not_the_sum(look, write, share, answer):
+    chooser = Chooser("auto")
+    for _ in range(SAMPLES):
+        chooser.looked(look, MB, int(share * MB))
+        chooser.wrote(write, MB)
+    assert chooser.pays() is answer
+
+
 @pytest.mark.parametrize(("mode", "answer"), [("plain", False), ("delta", True)])
 def test_what_was_asked_for_is_not_weighed(mode, answer):
     assert set(settle(Chooser(mode), read=9.0, write=1.0, share=1.0 if answer else 0.0)) == {answer}
@@ -110,8 +130,9 @@ def no_worker(do):
 
 
 def run(pieces, do, **more):
-    options = {"threads": 3, "tell": lambda: None, "cancelled": lambda: False, "stuck": lambda: None, **more}
-    crew.run(pieces, no_worker(do), **options)
+    hands = crew.Crew()
+    hands.step("do", 3, hands.pieces(pieces), no_worker(do))
+    hands.follow(**{"tell": lambda: None, "cancelled": lambda: False, "stuck": lambda: None, **more})
 
 
 def test_every_piece_is_done_once():
@@ -128,9 +149,16 @@ def test_the_first_failure_stops_all_and_is_raised():
             raise DiskError("no more")
         done.append(n)
 
+        threading.Event().wait(0.001)
+
+    stuck = []
     with pytest.raises(DiskError, match="no more"):
-        run(range(100_000), do)
-    assert len(done) < 100_000
+        run(range(100_000), do, stuck=lambda: stuck.append(1))
+    ended = len(done)
+    assert ended < 1000
+    assert not stuck
+    threading.Event().wait(0.05)
+    assert len(done) == ended
 
 
 def test_a_cancel_ends_it_within_a_second():
@@ -275,21 +303,85 @@ def test_zeros_are_not_stored_and_are_written_back(tmp_path, store):
 
 
 @pytest.mark.parametrize(
-    ("cores", "mib", "count"),
-    [(2, 16_000, 8), (2, 0, 8), (4, 16_000, 12), (64, 64_000, 16), (16, 256, 8), (4, 100, 3), (4, 10, 2)],
+    ("cores", "mib", "workers", "buffers"),
+    [
+        (1, 16_000, 1, 20),
+        (2, 16_000, 2, 24),
+        (2, 0, 2, 24),
+        (4, 16_000, 4, 32),
+        (64, 64_000, 16, 32),
+        (16, 256, 8, 16),
+        (4, 100, 3, 6),
+        (4, 10, 2, 4),
+    ],
 )
-def test_there_are_as_many_workers_as_cores_and_memory_allow(cores, mib, count):
-    assert crew.threads(cores, mib * MB) == count
+def test_there_are_as_many_workers_and_buffers_as_cores_and_memory_allow(cores, mib, workers, buffers):
+    assert crew.hands(cores, mib * MB) == (workers, buffers)
 
 
-def test_each_kind_of_work_is_told_as_its_share_of_the_crews_time():
-    works = crew.Works(("read", "write"), threads=4)
-    assert works.rates() == ()
+@pytest.mark.parametrize("cores", [1, 2, 4, 8, 16, 64, 256])
+@pytest.mark.parametrize("unit", [4, 8, 16])
+def test_buffers_stay_under_the_memory_that_is_promised(cores, unit):
+    hands = crew.hands(cores, 64_000 * MB)
+    packed = max(PACKED, 2 * unit * MB if unit > 4 else 0)
+    views = hands.buffers_of(unit * MB) * unit * MB
+    assert views + packed_buffers(hands, packed) * packed <= 300 * MB
+
+
+def test_each_kind_of_work_is_told_as_its_share_of_its_hands_time():
+    works = crew.Works({"read": 3, "write": 2})
+    assert [(one.name, one.bytes, one.busy_s) for one in works.rates()] == [("read", 0, 0.0), ("write", 0, 0.0)]
     for _ in range(3):
-        reading, writing = works.worker()
-        reading.add(100, 2.0)
-        writing.add(30, 1.0)
-    assert [(one.name, one.bytes, one.busy_s) for one in works.rates()] == [("read", 300, 1.5), ("write", 90, 0.75)]
+        works.stage("read").add(100, 2.0)
+    for _ in range(2):
+        works.stage("write").add(30, 1.0)
+    assert [(one.name, one.bytes, one.busy_s) for one in works.rates()] == [("read", 300, 2.0), ("write", 60, 1.0)]
+
+
+def test_work_passes_all_hands_and_what_is_done_goes_no_further():
+    hands, seen = crew.Crew(), []
+    pool = hands.pool(2, lambda: bytearray(1))
+    taken = []
+
+    def take(n):
+        buffer = pool.take()
+        taken.append(id(buffer))
+        buffer[0] = n
+        return n, buffer
+
+    def half(pair):
+        n, buffer = pair
+        if n % 2:
+            pool.give(buffer)
+            return None
+        return pair
+
+    def end(pair):
+        n, buffer = pair
+        assert buffer[0] == n
+        seen.append(n)
+        pool.give(buffer)
+
+    halves = hands.step("half", 3, hands.step("take", 4, hands.pieces(range(200)), no_worker(take)), no_worker(half))
+    hands.step("end", 1, halves, no_worker(end))
+    hands.follow(tell=lambda: None, cancelled=lambda: False, stuck=lambda: None)
+    assert sorted(seen) == list(range(0, 200, 2))
+    assert len(set(taken)) <= 2
+
+
+def test_a_failure_of_the_last_hands_ends_those_that_wait_for_a_buffer():
+    hands = crew.Crew()
+    pool = hands.pool(2, object)
+
+    def fail(_):
+        raise DiskError("no more")
+
+    taken = hands.step("take", 4, hands.pieces(range(10**9)), no_worker(lambda _: pool.take()))
+    hands.step("end", 1, taken, no_worker(fail))
+    stuck = []
+    with pytest.raises(DiskError, match="no more"):
+        hands.follow(tell=lambda: None, cancelled=lambda: False, stuck=lambda: stuck.append(1))
+    assert not stuck
 
 
 def test_the_stages_of_a_capture_and_of_a_restore_are_told(tmp_path, store):
@@ -307,6 +399,7 @@ def test_the_stages_of_a_capture_and_of_a_restore_are_told(tmp_path, store):
     done = restore_partition(target, saved.index, store, mode="plain", watcher=seen.append)
     assert {one.name: one.bytes for one in seen[-1]} == {
         "disk compare": 0,
+        "hash": 0,
         "library read": done.fetched,
         "unpack": len(data),
         "disk write": len(data),

@@ -1,7 +1,10 @@
 """The chunk store's directory: what is stored comes back, what is damaged is never believed, what is known is found."""
 
+import errno
 import os
 import random
+import threading
+import time
 import zlib
 from array import array
 from pathlib import Path
@@ -98,6 +101,43 @@ def test_a_pack_that_was_not_sealed_counts_for_nothing(store):
     writer.close()
     assert store.listing().unfinished == frozenset()
     assert Known.load(ChunkStore(store.library)).find(frame(1).digest) is not None
+
+
+def test_a_pack_that_waits_for_the_keeper_when_a_capture_is_given_up_is_kept(store, monkeypatch):
+    going, honest = threading.Event(), store.publish
+    monkeypatch.setattr(store, "publish", lambda *words: going.wait(20) and honest(*words))
+    writer = ChunkWriter(store, pack_bytes=1)
+    added = []
+    adding = threading.Thread(target=lambda: [added.append(writer.add([frame(n)])) for n in range(3)])
+    adding.start()
+    until = time.monotonic() + 20
+    while len(store.listing().unfinished) < 3 and time.monotonic() < until:
+        time.sleep(0.01)
+    closing = threading.Thread(target=writer.close)
+    closing.start()
+    going.set()
+    closing.join(20)
+    adding.join(20)
+    assert [store.listing().live, len(added)] == [{where for (where,) in added}, 3]
+    assert not store.listing().unfinished
+
+
+def test_a_flush_that_fails_fails_the_capture(store, monkeypatch):
+    monkeypatch.setattr("litho.library.chunks.writer.FLUSH_BYTES", 1)
+    writer = ChunkWriter(store)
+
+    def full(fd):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fdatasync", full)
+        writer.add([frame(1)])
+        writer.close()
+    with pytest.raises(LibraryError) as told:
+        writer.finish(())
+    assert told.value.code == "library-full"
+    assert store.listing().live == frozenset()
+    assert store.listing().unfinished == frozenset()
 
 
 def test_every_kind_of_damage_to_a_pack_is_found_by_reading_it(store):
@@ -303,4 +343,4 @@ def test_ten_million_chunks_are_loaded_in_under_two_seconds(store):
     known = Known.load(store)
     assert since.took() < 2
     assert len(known) == count
-    assert list(known._all()[0].candidates((step * 77).to_bytes(8, "big") + bytes(24))) == [PACK]
+    assert list(known._all[0].candidates((step * 77).to_bytes(8, "big") + bytes(24))) == [PACK]

@@ -15,7 +15,7 @@ from __future__ import annotations
 import struct
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 from blake3 import blake3
 
@@ -44,14 +44,14 @@ class Catalog:
     def __len__(self) -> int:
         return len(self.entries)
 
-    def candidates(self, digest: bytes) -> Iterator[bytes]:
-        """The packs that may hold the chunk with this hash."""
-        prefix = int.from_bytes(digest[:8], "big") >> PACK_BITS
+    def candidates(self, digest: bytes) -> Sequence[bytes]:
+        """The packs that may hold the chunk with this hash; mostly none, or one."""
+        low = int.from_bytes(digest[:8], "big") & ~_MASK
         entries = self.entries
-        at = bisect_left(entries, prefix << PACK_BITS)
-        while at < len(entries) and entries[at] >> PACK_BITS == prefix:
-            yield self.packs[entries[at] & _MASK]
-            at += 1
+        at = stop = bisect_left(entries, low)
+        while stop < len(entries) and entries[stop] <= low | _MASK:
+            stop += 1
+        return [self.packs[entry & _MASK] for entry in entries[at:stop]] if stop > at else ()
 
 
 def of_packs(indexes: Iterable[PackIndex]) -> Catalog:

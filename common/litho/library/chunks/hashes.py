@@ -24,7 +24,7 @@ WINDOW = 2048 * HASH
 CHECK = 16
 """Bytes kept of a window's own hash."""
 _KEPT = 24
-"""Windows in memory: one and a bit for each worker at most."""
+"""Windows in memory. Each covers 64 units of 4 MiB, and no more than 32 units are on their way, in order but for their start."""
 
 
 class StoredHashes:

@@ -34,6 +34,8 @@ class Known:
         self._store = store
         self._lock = threading.Lock()
         self.live: set[bytes] = set()
+        self._all: tuple[Catalog, ...] = ()
+        """All catalogs, for who looks a chunk up: replaced when they change, so that looking takes no lock."""
         self._files: list[tuple[bytes, Catalog]] = []
         """Catalogs that lie in the library, by the name of their file."""
         self._fresh: list[Catalog] = []
@@ -62,23 +64,21 @@ class Known:
                 found.append(store.index(pack))
         if found:
             known._fresh.append(catalog.of_packs(found))
+        known._changed()
         return known
 
     def __len__(self) -> int:
-        with self._lock:
-            return sum(len(one) for one in self._all())
+        return sum(len(one) for one in self._all)
 
-    def _all(self) -> list[Catalog]:
-        return [one for _, one in self._files] + self._fresh
+    def _changed(self) -> None:
+        self._all = (*(one for _, one in self._files), *self._fresh)
 
     def find(self, digest: bytes, believe: Callable[[PackIndex, int], bool] | None = None) -> bytes | None:
         """A live pack that holds the chunk with this hash, None when there is none. Raises LibraryError.
 
         With `believe` only one in which the chunk is whole, by what that says of the pack's index and the place in it.
         """
-        with self._lock:
-            catalogs = self._all()
-        for one in catalogs:
+        for one in self._all:
             for pack in one.candidates(digest):
                 if pack not in self.live:
                     continue
@@ -101,6 +101,7 @@ class Known:
             while len(self._fresh) > 1 and len(self._fresh[-2]) < 2 * len(self._fresh[-1]):
                 last, before = self._fresh.pop(), self._fresh.pop()
                 self._fresh.append(catalog.join([before, last], self.live))
+            self._changed()
 
     def consolidate(self, *, limit: int = _JOIN_AT_ONCE, at_least: int = FRESH_PACKS) -> None:
         """Write a catalog when `at_least` packs have none, joining smaller ones of up to `limit` entries. Raises LibraryError."""
@@ -124,7 +125,7 @@ class Known:
             names = [name for name, _ in self._files]
             stale = any(pack not in self.live for _, one in self._files for pack in one.packs)
             if self._fresh or stale or len(names) > 1:
-                self._write(catalog.join(self._all(), self.live), names)
+                self._write(catalog.join(self._all, self.live), names)
 
     def _write(self, joined: Catalog, replaced: list[bytes]) -> None:
         with files.telling(self._store.root):
@@ -137,3 +138,4 @@ class Known:
         if len(joined):
             self._files.append((name, joined))
         self._fresh.clear()
+        self._changed()

@@ -1,7 +1,8 @@
 """The way out: chunks by their hash, each checked before it is handed over.
 
 A `ChunkReader` belongs to one thread: it keeps a way to the packs (`spans`) and a buffer for what lies side by side in them. The
-chunks of one unit of I/O usually are neighbours in one pack, so they come in one read.
+chunks of one unit of I/O usually are neighbours in one pack, so they come in one read, a *stretch*. Who wants to wait for the
+packs in one thread and to unpack in another reads stretches by `Ahead`, and gives them to `ChunkReader.take`.
 
 Checked are: the pack's header when it is opened, each frame's header against the pack's index, the CRC of the stored bytes, the
 length and the hash of the chunk. What does not agree is an IntegrityError that names the pack. A pack that was rewritten since
@@ -10,10 +11,11 @@ the image was captured is found through the catalogs.
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
+import threading
 import time
-import zlib
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -26,7 +28,7 @@ from litho.library.chunks import pack as packs
 from litho.library.chunks.index import Index
 from litho.library.chunks.known import Known
 from litho.library.chunks.pack import FRAME_HEADER, PackIndex, Record
-from litho.library.chunks.spans import PackMissingError
+from litho.library.chunks.spans import Blame, PackMissingError
 from litho.library.chunks.store import ChunkStore
 
 _WAY_OUT = (
@@ -51,12 +53,32 @@ class Wanted(NamedTuple):
     """Exactly as long as the chunk."""
 
 
+class Stretch(NamedTuple):
+    """Chunks that lie side by side in one pack, and come in one read."""
+
+    pack: bytes
+    start: int
+    end: int
+    """Bytes of the pack."""
+    chunks: tuple[tuple[Wanted, Record], ...]
+
+
+class Fetched(NamedTuple):
+    """What was read ahead of its unpacking."""
+
+    stretches: list[tuple[Stretch, memoryview, Blame]]
+    """With the bytes of each, and whom to tell if they are wrong."""
+    left: list[Wanted]
+    """What was not read, for want of room or of the pack."""
+
+
 class Locator:
     """Finds chunks that are no longer in the pack that their image names. Shared by the readers of one job."""
 
     def __init__(self, store: ChunkStore) -> None:
         self.store = store
         self._known: Known | None = None
+        self._gathering = threading.Lock()
         self._gone: dict[bytes, str] = {}
 
     def lost(self, pack: bytes, why: str) -> None:
@@ -74,10 +96,12 @@ class Locator:
                 return hint, record
         except IntegrityError as exc:
             why = exc.message
-        known = self._known
-        if known is None:
-            self.store.packs.gather()
-            self._known = known = Known.load(self.store)
+        with self._gathering:
+            # Whoever comes second waits: half of what there is would say that a chunk is nowhere.
+            known = self._known
+            if known is None:
+                self.store.packs.gather()
+                self._known = known = Known.load(self.store)
         other = known.find(digest)
         record = self.store.index(other).find(digest) if other is not None else None
         if other is None or record is None:
@@ -87,6 +111,28 @@ class Locator:
                 code="chunk-missing",
             )
         return other, record
+
+    def stretches(self, wanted: Sequence[Wanted]) -> list[Stretch]:
+        """Where the chunks lie, neighbours together. Raises IntegrityError, LibraryError."""
+        found: list[tuple[bytes, Record, Wanted]] = []
+        for one in wanted:
+            pack, record = self.locate(one.digest, one.pack)
+            found.append((pack, record, one))
+        found.sort(key=lambda item: (item[0], item[1].offset))
+        made: list[Stretch] = []
+        at = 0
+        while at < len(found):
+            pack, first, _ = found[at]
+            end, stop = first.end, at + 1
+            while stop < len(found):
+                following, record, _ = found[stop]
+                if following != pack or record.offset > end + GAP or record.end - first.offset > SPAN:
+                    break
+                end, stop = max(end, record.end), stop + 1
+            chunks = tuple((one, record) for _, record, one in found[at:stop])
+            made.append(Stretch(pack, first.offset, end, chunks))
+            at = stop
+        return made
 
     def require(self, index: Index) -> None:
         """Look whether every pack that `index` names is there and as long as it should be, or another has its chunks.
@@ -143,32 +189,32 @@ class ChunkReader:
         self._fetch(wanted)
 
     def _fetch(self, wanted: Sequence[Wanted]) -> None:
-        found: list[tuple[bytes, Record, memoryview]] = []
-        for one in wanted:
-            pack, record = self._locator.locate(one.digest, one.pack)
-            found.append((pack, record, one.into))
-        found.sort(key=lambda item: (item[0], item[1].offset))
-        at = 0
-        while at < len(found):
-            pack, first, _ = found[at]
-            start, end, stop = first.offset, first.end, at + 1
-            while stop < len(found):
-                following, record, _ = found[stop]
-                if following != pack or record.offset > end + GAP or record.end - start > SPAN:
-                    break
-                end, stop = max(end, record.end), stop + 1
-            self._fill(pack, start, end, found[at:stop])
-            at = stop
+        for stretch in self._locator.stretches(wanted):
+            self._fill(stretch)
 
-    def _fill(self, pack: bytes, start: int, end: int, found: Sequence[tuple[bytes, Record, memoryview]]) -> None:
-        """Read the span and unpack the chunks in it. Where they are not what they should be, other sources are asked."""
-        while True:
-            span = self._read(pack, start, end)
+    def take(self, fetched: Fetched) -> None:
+        """Unpack what was read ahead (`Ahead`), and fetch what was not. Raises IntegrityError, LibraryError.
+
+        Where what was read is not as it should be, other sources are asked.
+        """
+        left = list(fetched.left)
+        for stretch, data, blame in fetched.stretches:
             try:
-                for _, record, into in found:
-                    self._unpack(pack, record, span[record.offset - start : record.end - start], into)
+                self._unpack(stretch, data)
             except IntegrityError as exc:
-                self._spans.wrong(exc)
+                blame(exc)
+                left += [one for one, _ in stretch.chunks]
+        if left:
+            self.fetch(left)
+
+    def _fill(self, stretch: Stretch) -> None:
+        """Read a stretch and unpack the chunks in it. Where they are not what they should be, other sources are asked."""
+        while True:
+            data = self._read(stretch.pack, stretch.start, stretch.end)
+            try:
+                self._unpack(stretch, data)
+            except IntegrityError as exc:
+                self._spans.blame()(exc)
             else:
                 return
 
@@ -181,8 +227,10 @@ class ChunkReader:
         self.read_s += time.perf_counter() - since
         return view
 
-    def _unpack(self, pack: bytes, record: Record, frame: memoryview, into: memoryview) -> None:
-        unpack(pack, record, frame, into, self._unzstd)
+    def _unpack(self, stretch: Stretch, data: memoryview) -> None:
+        for one, record in stretch.chunks:
+            frame = data[record.offset - stretch.start : record.end - stretch.start]
+            unpack(stretch.pack, record, frame, one.into, self._unzstd)
 
     def close(self) -> None:
         """Close the packs."""
@@ -193,6 +241,47 @@ class ChunkReader:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+class Ahead:
+    """Reads stretches for others to unpack; one for each thread. Use as a context manager."""
+
+    def __init__(self, locator: Locator) -> None:
+        self._locator = locator
+        self._spans = locator.store.packs.spans()
+        self.fetched = 0
+        """Bytes read from packs."""
+
+    def read(self, wanted: Sequence[Wanted], room: memoryview) -> Fetched:
+        """The bytes of packs in which `wanted` lie, side by side in `room`.
+
+        What is not where it should be is left: who unpacks finds out where else it is, or what is to be said. Raises
+        IntegrityError (code chunk-missing), LibraryError.
+        """
+        found = Fetched([], [])
+        try:
+            stretches = self._locator.stretches(wanted)
+        except PackMissingError:
+            found.left.extend(wanted)
+            return found
+        at = 0
+        for stretch in stretches:
+            view = room[at : at + stretch.end - stretch.start]
+            with contextlib.suppress(IntegrityError):
+                if len(view) == stretch.end - stretch.start:
+                    self._spans.read(stretch.pack, stretch.start, view)
+                    found.stretches.append((stretch, view, self._spans.blame()))
+                    at += len(view)
+                    continue
+            found.left.extend(one for one, _ in stretch.chunks)
+        self.fetched += at
+        return found
+
+    def __enter__(self) -> Ahead:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._spans.close()
 
 
 def check_pack(store: ChunkStore, index: PackIndex) -> Iterator[int]:
@@ -208,13 +297,15 @@ def check_pack(store: ChunkStore, index: PackIndex) -> Iterator[int]:
         packs.check_pack_header(file.read(packs.PACK_HEADER), index.pack)
         yield packs.PACK_HEADER
         begin = have = 0
+        told = packs.PACK_HEADER
         for record in sorted(index, key=lambda one: one.offset):
             if record.end > begin + have:
                 begin = record.offset
                 if record.end - begin > len(buffer):
                     buffer = memoryview(bytearray(record.end - begin))
                 have = os.preadv(file.fileno(), [buffer], begin)
-                yield have
+                yield max(0, begin + have - told)
+                told = max(told, begin + have)
             check_stored(index.pack, record, buffer[record.offset - begin : min(have, record.end - begin)])
 
 
@@ -223,7 +314,7 @@ def check_stored(pack: bytes, record: Record, frame: memoryview) -> memoryview:
     if packs.walk(bytes(frame[:FRAME_HEADER]), record.offset) != record or len(frame) != record.end - record.offset:
         raise _damaged(pack, record, "its frame is not what the pack's index says")
     payload = frame[FRAME_HEADER:]
-    if zlib.crc32(payload) != record.crc:
+    if packs.crc32(payload) != record.crc:
         raise _damaged(pack, record, "its stored bytes have changed")
     return payload
 

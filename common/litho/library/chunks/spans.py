@@ -24,6 +24,9 @@ INDEX_NAMES = ("idx", "idx.condemned", "idx")
 """Asked for twice under the first name: it may come back between the two looks."""
 _OPEN = 6
 
+Blame = Callable[[IntegrityError], None]
+"""Told that bytes are not what they should be. Returns when they may be read again from elsewhere; else raises what it was told,
+or an error like it that says more. May be called from any thread."""
 Watch = Callable[[int], None]
 """Told, while a span comes in, how many bytes of it are there; what it raises ends the reading."""
 
@@ -46,9 +49,8 @@ class Spans(Protocol):
     def read(self, pack: bytes, start: int, view: memoryview) -> None:
         """Fill `view` with the pack's bytes from `start` on. Raises PackMissingError, IntegrityError, LibraryError."""
 
-    def wrong(self, problem: IntegrityError) -> None:
-        """What was read last is not what it should be. Returns when it may be read again from elsewhere; else raises
-        `problem`, or one like it that says more."""
+    def blame(self) -> Blame:
+        """Whom to tell when what was read last turns out to be wrong, also after something else was read."""
 
     def close(self) -> None:
         """Let go of files and connections."""
@@ -125,19 +127,24 @@ class FileSpans:
             while at < len(view):
                 count = os.preadv(fd, [view[at:]], start + at)
                 if count == 0:
-                    self._doubt()
+                    self._doubt(pack)
                     raise IntegrityError(f"the pack {pack.hex()} is shorter than its index says", code="corrupt-pack")
                 at += count
 
-    def wrong(self, problem: IntegrityError) -> None:
+    def blame(self) -> Blame:
         """A file is not read twice in the hope that it says something else."""
-        self._doubt()
-        raise problem
+        pack = self._last
 
-    def _doubt(self) -> None:
-        """What was read last is damaged: take the receipt away that says otherwise (`trust`), if the library can be written."""
+        def wrong(problem: IntegrityError) -> None:
+            self._doubt(pack)
+            raise problem
+
+        return wrong
+
+    def _doubt(self, pack: bytes) -> None:
+        """A pack is damaged: take the receipt away that says otherwise (`trust`), if the library can be written."""
         with contextlib.suppress(OSError):
-            (self._root / f"{self._last.hex()}.checked").unlink(missing_ok=True)
+            (self._root / f"{pack.hex()}.checked").unlink(missing_ok=True)
 
     def _open(self, pack: bytes) -> int:
         fd = self._fds.get(pack)
@@ -153,7 +160,7 @@ class FileSpans:
         except BaseException as exc:
             os.close(fd)
             if isinstance(exc, IntegrityError):
-                self._doubt()
+                self._doubt(pack)
             raise
         self._fds[pack] = fd
         if len(self._fds) > _OPEN:

@@ -90,6 +90,8 @@ class ChunkStore:
         self.packs: PackSource = library.packs or PackFiles(self.root)
         """Where the bytes of packs are read from; all that changes a pack works on `root`."""
         self._cache: OrderedDict[bytes, PackIndex] = OrderedDict()
+        self._last: PackIndex | None = None
+        """The index that was asked for last: what lies side by side on a disk does so in a pack, nearly."""
         self._lock = threading.Lock()
 
     def make(self) -> None:
@@ -117,10 +119,14 @@ class ChunkStore:
 
         Raises IntegrityError (code pack-missing) when there is none or its bytes are wrong, LibraryError.
         """
+        last = self._last
+        if last is not None and last.pack == pack:
+            return last
         with self._lock:
             found = self._cache.get(pack)
             if found is not None:
                 self._cache.move_to_end(pack)
+                self._last = found
                 return found
         found = packs.parse_index(self.packs.index(pack), pack)
         with self._lock:
@@ -132,6 +138,7 @@ class ChunkStore:
     def forget(self, pack: bytes) -> None:
         """Drop what is remembered of a pack."""
         with self._lock:
+            self._last = None
             self._cache.pop(pack, None)
 
     # ------------------------------------------------------------ a pack's states

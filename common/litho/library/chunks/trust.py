@@ -91,15 +91,21 @@ class Trust:
         self._now: float | None = None
         self._packs: dict[bytes, _Looked | None] = {}
         """Packs that were asked for; None: believed."""
+        self._believed: set[bytes] = set()
+        """Those, to be asked without the lock."""
         self.read = 0
         """Bytes read to find out."""
 
     def holds(self, index: PackIndex, place: int) -> bool:
         """True when the chunk in this place of a pack's index is whole. Raises LibraryError when the library is gone."""
+        if index.pack in self._believed:
+            return True
         with self._lock:
             if index.pack not in self._packs:
                 self._packs[index.pack] = self._begin(index)
             looked = self._packs[index.pack]
+            if looked is None:
+                self._believed.add(index.pack)
             if looked is not None and looked.count != len(index):
                 # Another capture made the index forget damaged chunks meanwhile: places have moved, hashes have not.
                 again = _Looked(self._store, index)
