@@ -15,12 +15,13 @@ from pathlib import Path
 
 import msgspec
 
-from bench import limits
+from bench import limits, limits_restore
 from bench.orders import Answer, Order, index_file, load, machine_cpu, size
 from litho.library import Library
 from litho.library.chunks import ChunkStore, ChunkWriter, catalog, index
 from litho.library.chunks.known import Known
 from litho.library.chunks.usedmap import UsedMap
+from litho_agent.chunk.adapter import check_packs
 from litho_agent.chunk.capture import save_partition
 from litho_agent.chunk.delta import Mode
 from litho_agent.chunk.readback import read_back
@@ -45,6 +46,12 @@ def _capture(order: Order) -> dict[str, float]:
         writer.finish(saved.index.packs)
     facts = {"used": used.used, "stored": saved.stored, "new": saved.new, "read": saved.read, "zeros": saved.zeros}
     return {"map_s": map_s, **{key: float(value) for key, value in facts.items()}}
+
+
+def _check(order: Order) -> dict[str, float]:
+    """What a capture does before it says success: read back what it stored, and sign that it is right."""
+    store = ChunkStore(Library.open(Path(order.library)))
+    return {"checked": float(check_packs(store, sorted(store.listing().live)))}
 
 
 def _restore(order: Order) -> dict[str, float]:
@@ -114,11 +121,13 @@ def _load_index(order: Order) -> dict[str, float]:
 
 WORK = {
     "capture": _capture,
+    "check": _check,
     "restore": _restore,
     "verify": _verify,
-    "limits": limits.capture,
-    "read and write": limits.read_and_write,
-    "write_limits": limits.restore,
+    "limits": limits.parts,
+    "bare": limits.bare,
+    "write_limits": limits_restore.parts,
+    "bare restore": limits_restore.bare,
     "make known": _make_known,
     "load known": _load_known,
     "make index": _make_index,
@@ -137,10 +146,10 @@ def main() -> None:
     order = msgspec.json.decode(sys.argv[1].encode(), type=Order)
     facts: dict[str, float] = {}
     if order.cached:
-        limits.read_packs(order)
-    if order.do in ("restore", "write_limits"):
-        facts["packs cached"] = limits.resident(order)
-    wall, busy = time.monotonic(), machine_cpu()
+        limits_restore.read_packs(order)
+    if order.do in ("restore", "write_limits", "bare restore"):
+        facts["packs cached"] = limits_restore.resident(order)
+    wall, (busy, stolen) = time.monotonic(), machine_cpu()
     before = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     facts |= WORK[order.do](order)
     usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
@@ -150,7 +159,8 @@ def main() -> None:
     answer = Answer(
         wall_s=time.monotonic() - wall,
         cpu_s=cpu,
-        others_s=max(0.0, machine_cpu() - busy - cpu),
+        others_s=max(0.0, machine_cpu()[0] - busy - cpu),
+        stolen_s=machine_cpu()[1] - stolen,
         memory=most_resident(),
         facts=facts,
     )

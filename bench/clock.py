@@ -1,7 +1,8 @@
 """How one run is timed, for measurements that compare programs: wall, CPU of the programs, and what others used meanwhile.
 
 The page cache is dropped before a run, so that each begins with a cold disk. CPU seconds are of the programs, without the
-kernel's loop threads. The seconds of CPU that others used in a run are told with it, for on a busy machine walls say little.
+kernel's loop threads. The seconds of CPU that others used in a run, and that the host of a virtual machine kept, are told with
+it, for on a busy machine walls say little.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import msgspec
 
 from bench.orders import Answer, Order, machine_cpu
 from litho import process
+from litho_agent.mover import MEMORY
 
 
 class Run(msgspec.Struct, kw_only=True):
@@ -26,6 +28,7 @@ class Run(msgspec.Struct, kw_only=True):
     wall_s: float
     cpu_s: float = 0.0
     others_s: float = 0.0
+    stolen_s: float = 0.0
     size: int = 0
     """Bytes stored."""
 
@@ -41,24 +44,31 @@ class Clock:
     def peer(self, name: str, work: Callable[[], None]) -> Run:
         """Run another program."""
         drop_caches()
-        cpu, busy, wall = children_cpu(), machine_cpu(), time.monotonic()
+        cpu, (busy, stolen), wall = children_cpu(), machine_cpu(), time.monotonic()
         work()
         wall_s, cpu_s = time.monotonic() - wall, children_cpu() - cpu
-        return self.note(
-            Run(name=name, wall_s=wall_s, cpu_s=cpu_s, others_s=max(0.0, machine_cpu() - busy - cpu_s)), keep=True
+        all_s, kept_s = machine_cpu()
+        run = Run(
+            name=name,
+            wall_s=wall_s,
+            cpu_s=cpu_s,
+            others_s=max(0.0, all_s - busy - cpu_s),
+            stolen_s=kept_s - stolen,
         )
+        return self.note(run, keep=True)
 
     def ours(self, name: str, order: Order, *, keep: bool = True) -> Answer:
         """Run the engine in its own process. What is not kept is a step between two runs, and no row."""
         drop_caches()
         words = (sys.executable, "-m", "bench.chunk_run", msgspec.json.encode(order).decode())
-        done = process.run(words, timeout_s=3600, env={"PYTHONPATH": str(Path(__file__).parents[1])})
+        done = process.run(words, timeout_s=3600, env={"PYTHONPATH": str(Path(__file__).parents[1]), **MEMORY})
         answer = msgspec.json.decode(done.out.encode(), type=Answer)
         run = Run(
             name=name,
             wall_s=answer.wall_s,
             cpu_s=answer.cpu_s,
             others_s=answer.others_s,
+            stolen_s=answer.stolen_s,
             size=int(answer.facts.get("stored", 0)),
         )
         self.note(run, keep=keep)
@@ -71,7 +81,8 @@ class Clock:
         if keep:
             self.runs.setdefault(run.name, []).append(run)
         print(
-            f"  {run.name:42} {run.wall_s:7.2f} s  CPU {run.cpu_s:6.2f} s  others {run.others_s:5.1f} s",
+            f"  {run.name:42} {run.wall_s:7.2f} s  CPU {run.cpu_s:6.2f} s  others {run.others_s:5.1f} s  "
+            f"stolen {run.stolen_s:5.1f} s",
             file=sys.stderr,
         )
         return run

@@ -1,9 +1,10 @@
-"""What the machine allows, each part by itself: the longest is the limit that the chunk engine is held against.
+"""What the machine allows a capture: what the chunk engine is held against. A restore's limits are in `limits_restore`.
 
-For a capture the direct read of the used bytes, and zstd over them on all cores; and, because source and library lie on one disk
-here, the same read while as many bytes as the capture stored are written beside it. For a restore the direct write of the same
-bytes, unpacking and checking them on all cores, and reading the packs: all in the state in which the restore beside it begins,
-with packs that lie in the page cache or on the disk only.
+First each part of the work by itself: the direct read of the used bytes, and zstd over them on all cores.
+
+Then all that cannot be left out, at once, by the same hands and buffers and without anything else (`bare`): reading costs the
+cores something too, on a virtual machine as much as the host needs to hand the bytes over, and source and library lie on one
+disk here. All are walls, because where others use the machine too, two busy cores do not give twice what one gives.
 """
 
 from __future__ import annotations
@@ -16,216 +17,184 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import zstandard
+from blake3 import blake3
 
-from bench.orders import Order, load, packs, size
-from litho import process
-from litho.library.chunks import ChunkReader
-from litho.library.chunks.reader import Locator, Wanted
+from bench.orders import Order, named_index, size
+from litho.library.chunks import Index, indexfile
+from litho.library.chunks.pack import HASH
 from litho.library.chunks.usedmap import UNIT, units
-from litho_agent.chunk import crew
+from litho.library.chunks.writer import FLUSH_BYTES
+from litho_agent.chunk import capture as saving
 from litho_agent.chunk.capture import READ_GAP
+from litho_agent.chunk.crew import DISK_HANDS, Crew, hands_here
 from litho_agent.chunk.device import PAGE, Device, page_buffer
 from litho_agent.chunk.usage import used_map
 
+WRITERS = 2
+"""Of a bare pipe's frames: so that one gathers while the other's piece is on its way."""
 
-def capture(order: Order) -> dict[str, float]:
-    """Direct read of the used bytes by itself; zstd over them on all cores by itself (its CPU seconds over the cores)."""
-    device = Path(order.device)
-    used = used_map(device, order.fs, size(order.device))
-    reads = used.merged(READ_GAP, PAGE)
-    numbers = used.chunks(order.grain)
-    packing, lock = [0.0, 0.0], threading.Lock()
 
-    def pass_over(disk: Device, *, pack: bool) -> float:
+def batch() -> int:
+    """Units that are in memory at once while work on them is timed: many, so that the end, where some cores wait, is short."""
+    return 32 * cores()
+
+
+def parts(order: Order) -> dict[str, float]:
+    """Direct read of the used bytes by itself; zstd over them on all cores by itself, from memory to nowhere."""
+    used = _Used(order)
+    with Device(used.device) as disk:
+        view = page_buffer(UNIT * DISK_HANDS)
+        free = [view[i * UNIT : (i + 1) * UNIT] for i in range(DISK_HANDS)]
+        crew = Crew()
+
+        def read(unit: tuple[int, int]) -> None:
+            mine = free.pop()
+            used.fill(disk, unit, mine)
+            free.append(mine)
+
+        crew.step("read", DISK_HANDS, crew.pieces(used.units), lambda: contextlib.nullcontext(read))
+        read_s = timed(crew)
+        pack_s = 0.0
+        room = [page_buffer(UNIT) for _ in range(batch())]
+        for at in range(0, len(used.units), len(room)):
+            todo = used.units[at : at + len(room)]
+            filled = [used.fill(disk, unit, view) for unit, view in zip(todo, room, strict=False)]
+            crew = Crew()
+            crew.step("pack", cores(), crew.pieces(filled), lambda: _packer(order))
+            pack_s += timed(crew)
+    return {"read_s": read_s, "pack_s": pack_s, "used": float(used.bytes)}
+
+
+@contextlib.contextmanager
+def _packer(order: Order) -> Iterator[Callable[[memoryview], None]]:
+    zstd = zstandard.ZstdCompressor(level=order.level)
+
+    def pack(view: memoryview) -> None:
+        for at in range(0, len(view), order.grain):
+            zstd.compress(view[at : at + order.grain])
+
+    yield pack
+
+
+def bare(order: Order) -> dict[str, float]:
+    """Direct read, zstd, and direct write of what comes out of it, at once; no hash, no look, no index, no way back.
+
+    Where the order names a version that is there (`after`): direct read, BLAKE3, zstd of what that version does not have, and its
+    write.
+    """
+    used = _Used(order)
+    known = _digests(indexfile.load(named_index(order, order.after), what=order.after)) if order.after else None
+    hands, crew = hands_here(), Crew()
+    pool = crew.pool(hands.buffers, lambda: page_buffer(UNIT))
+    path = Path(order.library) / "bare.tmp"
+    with Device(used.device) as disk, _Out(path) as out:
+
+        def read(unit: tuple[int, int]) -> tuple[memoryview, memoryview]:
+            view = pool.take()
+            return view, used.fill(disk, unit, view)
+
         @contextlib.contextmanager
-        def worker() -> Iterator[Callable[[tuple[int, int]], None]]:
+        def packer() -> Iterator[Callable[[tuple[memoryview, memoryview]], list[bytes]]]:
             zstd = zstandard.ZstdCompressor(level=order.level)
 
-            def look(unit: tuple[int, int]) -> None:
-                low = numbers[unit[0]] * order.grain
-                high = (numbers[unit[1] - 1] + 1) * order.grain
-                got = 0
-                for extent in reads.within(low, high):
-                    disk.read(extent.start, view[extent.start - low : extent.end - low])
-                    got += extent.size
-                if pack:
-                    since = time.thread_time()
-                    packed = sum(
-                        len(zstd.compress(view[at : min(got, at + order.grain)])) for at in range(0, got, order.grain)
-                    )
-                    with lock:
-                        packing[0] += time.thread_time() - since
-                        packing[1] += packed
+            def pack(unit: tuple[memoryview, memoryview]) -> list[bytes]:
+                view, filled = unit
+                chunks = (filled[at : at + order.grain] for at in range(0, len(filled), order.grain))
+                packed = [zstd.compress(one) for one in chunks if known is None or blake3(one).digest() not in known]
+                pool.give(view)
+                return packed
 
-            view = page_buffer(UNIT)
-            yield look
+            yield pack
 
-        since = time.monotonic()
-        crew.run(
-            units(numbers, order.grain),
-            worker,
-            threads=crew.default_threads(),
-            tell=lambda: None,
-            cancelled=lambda: False,
-            stuck=disk.abandon,
-        )
-        return time.monotonic() - since
-
-    with Device(device) as disk:
-        read_s = pass_over(disk, pack=False)
-        pass_over(disk, pack=True)
-    return {"read_s": read_s, "pack_s": packing[0] / cores(), "used": float(used.used)}
+        filled = crew.step("read", DISK_HANDS, crew.pieces(used.units), lambda: contextlib.nullcontext(read))
+        packed = crew.step("pack", hands.workers, filled, packer)
+        crew.step("write", WRITERS, packed, out.hand)
+        bare_s = timed(crew, out.sync)
+    return {"bare_s": bare_s, "stored": float(out.count)}
 
 
-def read_and_write(order: Order) -> dict[str, float]:
-    """Direct read of the used bytes while `count` bytes are written into the library's directory as packs are, and synced."""
-    device = Path(order.device)
-    used = used_map(device, order.fs, size(order.device))
-    reads = used.merged(READ_GAP, PAGE)
-    numbers = used.chunks(order.grain)
-    path = Path(order.library) / "written.tmp"
-    failed: list[BaseException] = []
+class _Used:
+    """The used bytes of the order's device, to be read as a capture reads them."""
 
-    def write() -> None:
-        try:
-            _write_out(path, order.count)
-        except OSError as exc:
-            failed.append(exc)
+    def __init__(self, order: Order) -> None:
+        self.device = Path(order.device)
+        used = used_map(self.device, order.fs, size(order.device))
+        self._used, self.bytes = used, used.used
+        self._numbers = used.chunks(order.grain)
+        self.units = list(units(self._numbers, order.grain))
+        self._grain = order.grain
+        self._reads = used.merged(READ_GAP, PAGE)
+
+    def fill(self, disk: Device, unit: tuple[int, int], view: memoryview) -> memoryview:
+        """Read a unit, each chunk to its place, zeros for what is not used."""
+        low, high = self._numbers[unit[0]] * self._grain, (self._numbers[unit[1] - 1] + 1) * self._grain
+        for extent in self._reads.within(low, high):
+            disk.read(extent.start, view[extent.start - low : extent.end - low])
+        saving.blank(self._used, low, high, view)
+        return view[: high - low]
+
+
+class _Out:
+    """A file that is written past the page cache in large pieces by a few hands, and synced by and by."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_DIRECT | os.O_CLOEXEC, 0o644)
+        self._lock = threading.Lock()
+        self._syncing = threading.Lock()
+        self._synced = 0
+        self.count = 0
 
     @contextlib.contextmanager
-    def worker() -> Iterator[Callable[[tuple[int, int]], None]]:
-        view = page_buffer(UNIT)
+    def hand(self) -> Iterator[Callable[[list[bytes]], None]]:
+        """One that gathers frames and writes them; what is left at its end is less than a unit, and not worth its time."""
+        buffer, full = page_buffer(UNIT), 0
 
-        def look(unit: tuple[int, int]) -> None:
-            low = numbers[unit[0]] * order.grain
-            for extent in reads.within(low, (numbers[unit[1] - 1] + 1) * order.grain):
-                disk.read(extent.start, view[extent.start - low : extent.end - low])
+        def write(frames: list[bytes]) -> None:
+            nonlocal full
+            for frame in frames:
+                left = memoryview(frame)
+                while left:
+                    piece = left[: UNIT - full]
+                    buffer[full : full + len(piece)] = piece
+                    full, left = full + len(piece), left[len(piece) :]
+                    if full == UNIT:
+                        self._put(buffer)
+                        full = 0
 
-        yield look
+        yield write
 
-    writer = threading.Thread(target=write)
-    try:
-        with Device(device) as disk:
-            since = time.monotonic()
-            writer.start()
-            crew.run(
-                units(numbers, order.grain),
-                worker,
-                threads=crew.default_threads(),
-                tell=lambda: None,
-                cancelled=lambda: False,
-                stuck=disk.abandon,
-            )
-            writer.join()
-            both_s = time.monotonic() - since
-    finally:
-        path.unlink(missing_ok=True)
-    if failed:
-        raise failed[0]
-    return {"both_s": both_s}
+    def _put(self, buffer: memoryview) -> None:
+        with self._lock:
+            at, self.count = self.count, self.count + len(buffer)
+        count = os.pwrite(self._fd, buffer, at)
+        assert count == len(buffer), f"{count} of {len(buffer)} bytes were written"
+        if self.count - self._synced >= FLUSH_BYTES and self._syncing.acquire(blocking=False):
+            self._synced = self.count
+            os.fdatasync(self._fd)
+            self._syncing.release()
 
+    def sync(self) -> None:
+        """All lies on the disk."""
+        os.fsync(self._fd)
 
-def _write_out(path: Path, count: int) -> None:
-    """`count` bytes into a file, past the page cache, which costs the least, and synced."""
-    piece = page_buffer(UNIT)
-    # Zeros would tell nothing where a disk leaves them out.
-    piece[:] = os.urandom(UNIT)
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_DIRECT | os.O_CLOEXEC, 0o644)
-    try:
-        for _ in range(-(-count // UNIT)):
-            os.write(fd, piece)
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+    def __enter__(self) -> _Out:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._fd)
+        self._path.unlink()
 
 
-def restore(order: Order) -> dict[str, float]:
-    """Direct write of as many bytes; unpacking and checking them (its CPU seconds over the cores); reading the packs.
-
-    Each by itself, the last two from the disk or from the page cache, as the order says.
-    """
-    packs_s = read_packs(order)
-    if not order.cached:
-        _forget_packs(order)
-    store, found = load(order)
-    unpacking, lock = [0.0], threading.Lock()
-    locator = Locator(store)
-
-    @contextlib.contextmanager
-    def unpacker() -> Iterator[Callable[[tuple[int, int]], None]]:
-        view = page_buffer(UNIT)
-        with ChunkReader(locator) as reader:
-
-            def unpack(unit: tuple[int, int]) -> None:
-                low = found.span(unit[0])[0]
-                wanted = []
-                for i in range(*unit):
-                    pack = found.pack(i)
-                    if pack is not None:
-                        start, end = found.span(i)
-                        wanted.append(Wanted(found.digest(i), pack, view[start - low : end - low]))
-                since = time.thread_time()
-                reader.fetch(wanted)
-                with lock:
-                    unpacking[0] += time.thread_time() - since
-
-            yield unpack
-
-    with Device(Path(order.device), write=True) as disk:
-
-        @contextlib.contextmanager
-        def writer() -> Iterator[Callable[[tuple[int, int]], None]]:
-            # Zeros would tell nothing where a disk, or what stands in for one, leaves them out.
-            view = page_buffer(UNIT)
-            view[:] = os.urandom(UNIT)
-
-            def write(unit: tuple[int, int]) -> None:
-                low, high = found.span(unit[0])[0], found.span(unit[1] - 1)[1]
-                disk.write(low, view[: high - low])
-
-            yield write
-
-        def go(worker: Callable[[], contextlib.AbstractContextManager[Callable[[tuple[int, int]], None]]]) -> float:
-            since = time.monotonic()
-            crew.run(
-                units(found.numbers, found.grain),
-                worker,
-                threads=crew.default_threads(),
-                tell=lambda: None,
-                cancelled=lambda: False,
-                stuck=disk.abandon,
-            )
-            disk.sync()
-            return time.monotonic() - since
-
-        write_s = go(writer)
-        go(unpacker)
-    return {"write_s": write_s, "unpack_s": unpacking[0] / cores(), "packs_s": packs_s}
+def _digests(index: Index) -> frozenset[bytes]:
+    return frozenset(index.digest(i) for i in range(len(index.digests) // HASH))
 
 
-def read_packs(order: Order) -> float:
-    """Read all packs of a version one after the other; the seconds."""
+def timed(crew: Crew, last: Callable[[], None] = lambda: None) -> float:
     since = time.monotonic()
-    buffer = bytearray(UNIT)
-    for path in packs(order):
-        with path.open("rb", buffering=0) as file:
-            while file.readinto(buffer):
-                pass
+    crew.follow(tell=lambda: None, cancelled=lambda: False, stuck=lambda: None)
+    last()
     return time.monotonic() - since
-
-
-def _forget_packs(order: Order) -> None:
-    """The page cache holds no pack of a version."""
-    for path in packs(order):
-        with path.open("rb") as file:
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-
-
-def resident(order: Order) -> float:
-    """Share of the packs' bytes that the page cache holds, 0 to 1."""
-    paths = packs(order)
-    done = process.run(("fincore", "--bytes", "--noheadings", "--output", "RES", *paths))
-    return sum(map(int, done.out.split())) / max(1, sum(path.stat().st_size for path in paths))
 
 
 def cores() -> int:

@@ -28,7 +28,9 @@ class Order(msgspec.Struct, kw_only=True):
     cached: bool = False
     """The packs are read once before the clock starts."""
     count: int = 0
-    """Chunks of an index that is made; bytes that are written beside a read."""
+    """Chunks of an index that is made."""
+    after: str = ""
+    """A version that the library has, for what only the difference to it costs."""
 
 
 class Answer(msgspec.Struct, kw_only=True):
@@ -38,6 +40,8 @@ class Answer(msgspec.Struct, kw_only=True):
     cpu_s: float = 0.0
     others_s: float = 0.0
     """CPU seconds that all others used meanwhile, the kernel's loop threads among them."""
+    stolen_s: float = 0.0
+    """CPU seconds that the machine's host kept for itself, part of them to move our bytes."""
     memory: int = 0
     """Bytes resident at most."""
     facts: dict[str, float] = {}
@@ -51,7 +55,12 @@ def load(order: Order) -> tuple[ChunkStore, index.Index]:
 
 def index_file(order: Order) -> Path:
     """Where the version's index lies."""
-    return Path(order.library) / f"{order.name}.v1-sda1.chunks"
+    return named_index(order, order.name)
+
+
+def named_index(order: Order, name: str) -> Path:
+    """Where the index of another version lies."""
+    return Path(order.library) / f"{name}.v1-sda1.chunks"
 
 
 def packs(order: Order) -> list[Path]:
@@ -66,7 +75,8 @@ def size(device: str) -> int:
         return disk.size
 
 
-def machine_cpu() -> float:
-    """CPU seconds that all processes of the machine have used so far."""
+def machine_cpu() -> tuple[float, float]:
+    """CPU seconds that all processes of the machine have used so far, and that its host kept from it."""
     words = Path("/proc/stat").read_text().split(maxsplit=9)
-    return sum(int(words[i]) for i in (1, 2, 3, 6, 7)) / os.sysconf("SC_CLK_TCK")
+    ticks = os.sysconf("SC_CLK_TCK")
+    return sum(int(words[i]) for i in (1, 2, 3, 6, 7)) / ticks, int(words[8]) / ticks

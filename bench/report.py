@@ -45,22 +45,22 @@ def all_met(found: Mapping[str, float]) -> bool:
 def run_table(runs: Mapping[str, Sequence[Run]]) -> list[str]:
     """One row a contestant: medians over its runs, and the run in which others used least."""
     lines = [
-        "| run | times | wall s | CPU s | others' CPU s | wall s, quietest (others') | stored MB |",
-        "|---|---|---|---|---|---|---|",
+        "| run | times | wall s | CPU s | others' CPU s | stolen CPU s | wall s, quietest (others') | stored MB |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for name, of in runs.items():
-        wall_s, cpu_s, others_s = (
-            statistics.median(getattr(run, key) for run in of) for key in ("wall_s", "cpu_s", "others_s")
-        )
+        keys = ("wall_s", "cpu_s", "others_s", "stolen_s")
+        wall_s, cpu_s, others_s, stolen_s = (statistics.median(getattr(run, key) for run in of) for key in keys)
         quiet = min(of, key=lambda run: run.others_s)
         limit = name.startswith("limit")
         cells = (
-            (f"{wall_s:.2f}", "", "", "", "")
+            (f"{wall_s:.2f}", "", "", "", "", "")
             if limit
             else (
                 f"{wall_s:.2f}",
                 f"{cpu_s:.2f}",
                 f"{others_s:.1f}",
+                f"{stolen_s:.1f}",
                 f"{quiet.wall_s:.2f} ({quiet.others_s:.1f})",
                 f"{of[-1].size / 1e6:.0f}" if of[-1].size else "",
             )

@@ -7,16 +7,16 @@ from bench.peers import chosen
 
 
 def runs(*walls):
-    return [Run(name="x", wall_s=wall, cpu_s=1.0, others_s=wall, size=5_000_000) for wall in walls]
+    return [Run(name="x", wall_s=wall, cpu_s=1.0, others_s=wall, stolen_s=0.4, size=5_000_000) for wall in walls]
 
 
 def test_a_row_has_the_median_and_the_run_in_which_others_used_least():
     row = report.run_table({"a|b": runs(4.0, 1.0, 3.0)})[-1]
-    assert row == r"| a\|b | 3 | 3.00 | 1.00 | 3.0 | 1.00 (1.0) | 5 |"
+    assert row == r"| a\|b | 3 | 3.00 | 1.00 | 3.0 | 0.4 | 1.00 (1.0) | 5 |"
 
 
 def test_a_limit_has_no_cpu_of_its_own():
-    assert report.run_table({"limit: read": runs(2.0)})[-1] == "| limit: read | 1 | 2.00 |  |  |  |  |"
+    assert report.run_table({"limit: read": runs(2.0)})[-1] == "| limit: read | 1 | 2.00 |  |  |  |  |  |"
 
 
 def test_ratios_of_cpu_seconds_stand_beside_those_of_walls():
