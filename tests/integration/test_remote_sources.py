@@ -72,7 +72,7 @@ def test_an_image_comes_from_a_web_server_alone(image, tmp_path):
     assert server.url() in told.notes[-1]
     spans = [line for line in asked if ".pack HTTP" in line and '" 206 ' in line]
     assert 3 < len(spans) < len(asked)
-    assert not [line for line in asked if "404" in line]
+    assert not [line for line in asked if '" 404 ' in line]
 
 
 def test_two_sources_share_the_work_and_a_mounted_library_is_one_of_them(image, tmp_path):
