@@ -79,6 +79,8 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
             made.outcome = report.outcome
         elif report.failed:
             made.outcome = "failed"
+        if report.failed and call.excinfo:
+            made.reason = made.reason or call.excinfo.exconly(tryshort=True).partition("\n")[0]
         figures.write(item.config.stash[_ROWS])
     return report
 

@@ -19,6 +19,8 @@ class Row(msgspec.Struct, kw_only=True):
     outcome: str = "failed"
     seconds: float = 0.0
     figures: dict[str, str] = msgspec.field(default_factory=dict)
+    reason: str = ""
+    """One line of why it failed."""
 
 
 def table(rows: list[Row], seconds: float, labs: int) -> list[str]:
@@ -29,6 +31,12 @@ def table(rows: list[Row], seconds: float, labs: int) -> list[str]:
         lines.append(f"| {row.title} | {row.outcome} | {row.seconds:.0f} | {measured} |")
     how = " in two labs side by side" if labs > 1 else ""
     return [*lines, f"| all{how} | | {seconds:.0f} | one after the other {sum(row.seconds for row in rows):.0f} s |"]
+
+
+def failed(rows: list[Row]) -> list[str]:
+    """A line for each scenario that failed: they are said last, because of a long log often only the end is kept."""
+    words = {row.title: row.reason or "it was ended in the middle" for row in rows if row.outcome == "failed"}
+    return [f"failed: {title}: {reason}" for title, reason in words.items()]
 
 
 def write(rows: list[Row]) -> None:

@@ -59,7 +59,8 @@ def main() -> int:
         reader.join()
     if rows := figures.read(run):
         lines = figures.table(rows, time.monotonic() - begun, count)
-        sys.stdout.write("\n".join(("", *lines, "")))
+        sys.stdout.write("\n".join(("", *lines, *figures.failed(rows), "")))
+        sys.stdout.flush()
         (cache / "scenarios.md").write_text("\n".join((*lines, "")))
     for number, code in codes.items():
         if code:

@@ -45,15 +45,19 @@ def test_the_rows_of_both_labs_come_into_one_table(tmp_path: Path, monkeypatch: 
         "2": [
             figures.Row(title="1 capture", outcome="passed", seconds=20, figures={"capture": "7.0 s"}),
             figures.Row(title="3"),
+            figures.Row(title="4", reason="TimeoutError: n01 did not say it"),
         ],
     }
     for lab, of_lab in rows.items():
         monkeypatch.setenv(shared.NUMBER, lab)
         figures.write(of_lab[:1])
         figures.write(of_lab)
-    assert figures.table(figures.read(tmp_path), 35.4, 2)[2:] == [
+    found = figures.read(tmp_path)
+    assert figures.table(found, 35.4, 2)[2:] == [
         "| 1 capture | passed | 20 | capture 7.0 s |",
         "| 2 restore | passed | 30 |  |",
         "| 3 | failed | 0 |  |",
+        "| 4 | failed | 0 |  |",
         "| all in two labs side by side | | 35 | one after the other 50 s |",
     ]
+    assert figures.failed(found) == ["failed: 3: it was ended in the middle", "failed: 4: TimeoutError: n01 did not say it"]
