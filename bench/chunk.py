@@ -7,8 +7,7 @@ round only, unless `--slow-rounds` says otherwise; the column "times" tells.
 
 The rows "limit" are what the machine allows (`bench.limits`): each part of the work alone, and all that cannot be left out, at
 once. A capture's limit is the longest of these; a restore's and a second capture's are held against parts alone, and the row
-"at once" is told beside them. A restore is measured twice: its packs on the disk, as those of the peers are ("cold"), and its
-packs in the page cache, as they are on a server that serves many nodes ("cached"); each beside the limits in the same state.
+"at once" is told beside them.
 
 A capture is followed by reading back what it stored, as an agent does before it says success: a row of its own, because no peer
 does it. The second capture then finds a library that is known to be whole, as an agent does.
@@ -34,8 +33,6 @@ from bench.peers import Peer, Place, chosen, remove, size_of
 from litho.library.chunks.usedmap import GRAIN
 
 MB = 1024 * 1024
-STATES = {"cold": False, "cached": True}
-_HALF = 0.5
 GAPS = {"ntfs": GRAIN}
 """Bytes of chunks that may differ after a peer's restore: partclone does not save the last sector of an NTFS."""
 
@@ -91,21 +88,18 @@ class Bench:
                 self._ratio("stored / zstd stream", stored / run.size)
 
     def _restores(self, peers: Sequence[Peer]) -> None:
-        ours: dict[str, Answer] = {}
-        for state in STATES:
-            blank(self.place.target)
-            limits = self._in_state(f"(limits of restore, packs {state})", "write_limits", state).facts
-            parts = {"write": "write_s", "unpack and check, all cores": "unpack_s", "read the packs": "packs_s"}
-            for what, key in parts.items():
-                self._limit(f"limit: {what}, packs {state}", limits[key])
-            blank(self.place.target)
-            ours[state] = self._in_state(f"chunk: restore, packs {state}", "restore", state)
-            limit = max(limits[key] for key in parts.values())
-            self._ratio(f"restore, packs {state} / its limit", ours[state].wall_s / limit)
-            blank(self.place.target)
-            bare = self._in_state(f"(bare pipe, packs {state})", "bare restore", state).facts["bare_s"]
-            self._limit(f"limit: read the packs, unpack, write, at once, packs {state}", bare)
-            self._ratio(f"restore, packs {state} / all at once", ours[state].wall_s / bare)
+        blank(self.place.target)
+        limits = self._ours("(limits of restore)", self.place.target, "write_limits").facts
+        parts = {"write": "write_s", "unpack and check, all cores": "unpack_s", "read the packs": "packs_s"}
+        for what, key in parts.items():
+            self._limit(f"limit: {what}", limits[key])
+        blank(self.place.target)
+        ours = self._ours("chunk: restore", self.place.target, "restore", mode="plain")
+        self._ratio("restore / its limit", ours.wall_s / max(limits[key] for key in parts.values()))
+        blank(self.place.target)
+        bare = self._ours("(bare pipe)", self.place.target, "bare restore").facts["bare_s"]
+        self._limit("limit: read the packs, unpack, write, at once", bare)
+        self._ratio("restore / all at once", ours.wall_s / bare)
         for peer in peers:
             restore = peer.restore
             if restore is None:
@@ -113,10 +107,10 @@ class Bench:
             blank(self.place.target)
             image = self.place.room / peer.file
             run = self.clock.peer(
-                f"{peer.restored}: restore, cold",
+                f"{peer.restored}: restore",
                 lambda restore=restore, image=image: restore(self.place, image),  # type: ignore[misc]
             )
-            self._pair(f"{peer.restored} / restore", run, ours["cold"])
+            self._pair(f"{peer.restored} / restore", run, ours)
             if peer.blocks and peer.name not in self.checked:
                 self.checked.add(peer.name)
                 found = self._ours(f"({peer.restored}: read-back)", self.place.target, "verify").facts["differing"]
@@ -148,12 +142,6 @@ class Bench:
     def _ours(self, row: str, device: Path, do: str, **more: str | bool | int) -> Answer:
         words = {"do": do, "device": str(device), "fs": self.place.fs, "library": str(self._library), **more}
         return self.clock.ours(row, msgspec.convert(words, Order), keep=not row.startswith("("))
-
-    def _in_state(self, name: str, do: str, state: str) -> Answer:
-        answer = self._ours(name, self.place.target, do, mode="plain", cached=STATES[state])
-        share = answer.facts["packs cached"]
-        assert (share > _HALF) == STATES[state], f"{share:.0%} of the packs are in the page cache, and not {state}"
-        return answer
 
     def _limit(self, name: str, wall_s: float) -> None:
         self.clock.note(Run(name=name, wall_s=wall_s), keep=True)

@@ -41,7 +41,7 @@ def threads(room: Path, args: argparse.Namespace) -> tuple[str, bool]:
             for count in _THREADS:
                 shutil.rmtree(library, ignore_errors=True)
                 for do, disk in (("capture", device), ("restore", target)):
-                    order = Order(do=do, device=str(disk), library=str(library), threads=count, cached=do == "restore")
+                    order = Order(do=do, device=str(disk), library=str(library), threads=count)
                     answer = clock.ours(f"{do}, {count} threads", order)
                     used = max(used, answer.facts.get("used", 0.0))
     lines = [f"### Threads ({used / 1e9:.2f} GB used, {args.rounds} interleaved rounds, medians)", ""]
@@ -79,7 +79,7 @@ def sizes(room: Path, args: argparse.Namespace) -> tuple[str, bool]:
                 ("restore", "restore", target, "plain"),
                 ("restore again", "restore", target, "auto"),
             ):
-                order = Order(do=do, device=str(disk), library=str(library), mode=mode, cached=do == "restore")
+                order = Order(do=do, device=str(disk), library=str(library), mode=mode)
                 steps.append(clock.ours(f"{name}, {gigabytes} GB", order))
         first, again, _, delta = steps
         assert again.facts["new"] == 0, "an unchanged disk was stored again"
@@ -95,7 +95,7 @@ def sizes(room: Path, args: argparse.Namespace) -> tuple[str, bool]:
                 f"{memory:.0f}",
             )
         )
-    lines = ["### Sizes (sparse ext4, walls with CPU seconds in brackets, packs cached at restore)", ""]
+    lines = ["### Sizes (sparse ext4, walls with CPU seconds in brackets)", ""]
     head = ("disk", "used GB", "stored MB", "capture s", "unchanged s", "restore s", "already right s", "memory MB")
     return "\n".join((*lines, *report.table(head, rows))), True
 

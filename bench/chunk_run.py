@@ -1,7 +1,7 @@
 """One run of the chunk engine in a process of its own, so that its seconds and its memory can be told: JSON in, JSON out.
 
 `python -m bench.chunk_run '{"do": "capture", ...}'`; used by `bench.chunk` and `bench.chunk_growth`. The clock starts when the
-modules are loaded, as they are in an agent's worker that has chosen its disk, and when the packs are cached where they should be.
+modules are loaded, as they are in an agent's worker that has chosen its disk.
 """
 
 from __future__ import annotations
@@ -144,14 +144,9 @@ def most_resident() -> int:
 def main() -> None:
     """Run the order in the first argument."""
     order = msgspec.json.decode(sys.argv[1].encode(), type=Order)
-    facts: dict[str, float] = {}
-    if order.cached:
-        limits_restore.read_packs(order)
-    if order.do in ("restore", "write_limits", "bare restore"):
-        facts["packs cached"] = limits_restore.resident(order)
     wall, (busy, stolen) = time.monotonic(), machine_cpu()
     before = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    facts |= WORK[order.do](order)
+    facts = WORK[order.do](order)
     usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     cpu = sum(usage.ru_utime + usage.ru_stime for usage in usages) - sum(
         usage.ru_utime + usage.ru_stime for usage in before

@@ -1,7 +1,7 @@
 """What the machine allows a restore, as `limits` tells for a capture.
 
-Each part by itself: the direct write of the same bytes, unpacking and checking them on all cores, and reading the packs, which
-lie in the page cache or on the disk only, as for the restore beside it. And all of it at once, without any check (`bare`).
+Each part by itself: the direct write of the same bytes, unpacking and checking them on all cores, and reading the packs, past
+the page cache as a restore does. And all of it at once, without any check (`bare`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import zstandard
 from bench.clock import blank
 from bench.limits import batch, cores, timed
 from bench.orders import Order, load, packs
-from litho import process
 from litho.library.chunks import ChunkReader, ChunkStore, Index
 from litho.library.chunks.pack import FRAME_HEADER
 from litho.library.chunks.reader import Ahead, Fetched, Locator, Wanted
@@ -30,9 +29,8 @@ from litho_agent.flow import Pool
 
 def parts(order: Order) -> dict[str, float]:
     """Direct write of as many bytes; unpacking and checking them on all cores, from memory to memory; reading the packs."""
-    packs_s = read_packs(order, direct=not order.cached)
     store, found = load(order)
-    return {"write_s": _write(order, found), "unpack_s": _unpack(store, found), "packs_s": packs_s}
+    return {"write_s": _write(order, found), "unpack_s": _unpack(store, found), "packs_s": _read_packs(order)}
 
 
 def _write(order: Order, found: Index) -> float:
@@ -180,13 +178,9 @@ def _target(order: Order, watermark: int) -> Iterator[_Target]:
         os.close(fd)
 
 
-def read_packs(order: Order, *, direct: bool = False) -> float:
-    """Read all packs of a version, as many pieces at once as a restore does; the seconds.
-
-    Past the page cache (`direct`), or into it.
-    """
+def _read_packs(order: Order) -> float:
+    """Read all packs of a version, as many pieces at once as a restore does; the seconds."""
     todo = [(path, at) for path in packs(order) for at in range(0, path.stat().st_size, UNIT)]
-    flags = os.O_RDONLY | os.O_CLOEXEC | (os.O_DIRECT if direct else 0)
 
     @contextlib.contextmanager
     def reader() -> Iterator[Callable[[tuple[Path, int]], None]]:
@@ -194,7 +188,7 @@ def read_packs(order: Order, *, direct: bool = False) -> float:
 
         def read(piece: tuple[Path, int]) -> None:
             path, at = piece
-            fd = os.open(path, flags)
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECT)
             os.preadv(fd, [buffer], at)
             os.close(fd)
 
@@ -203,10 +197,3 @@ def read_packs(order: Order, *, direct: bool = False) -> float:
     crew = Crew()
     crew.step("fetch", LIBRARY_HANDS, crew.pieces(todo), reader)
     return timed(crew)
-
-
-def resident(order: Order) -> float:
-    """Share of the packs' bytes that the page cache holds, 0 to 1."""
-    paths = packs(order)
-    done = process.run(("fincore", "--bytes", "--noheadings", "--output", "RES", *paths))
-    return sum(map(int, done.out.split())) / max(1, sum(path.stat().st_size for path in paths))

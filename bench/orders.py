@@ -25,8 +25,6 @@ class Order(msgspec.Struct, kw_only=True):
     level: int = 1
     threads: int = 0
     mode: str = "plain"
-    cached: bool = False
-    """The packs are read once before the clock starts."""
     count: int = 0
     """Chunks of an index that is made."""
     after: str = ""

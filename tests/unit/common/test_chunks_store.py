@@ -1,6 +1,8 @@
 """The chunk store's directory: what is stored comes back, what is damaged is never believed, what is known is found."""
 
+import contextlib
 import errno
+import mmap
 import os
 import random
 import threading
@@ -15,16 +17,19 @@ from blake3 import blake3
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from litho import process
 from litho.errors import IntegrityError, LibraryError
 from litho.library import Library
 from litho.library.chunks import ChunkReader, ChunkStore, ChunkWriter, catalog, pack
 from litho.library.chunks.known import Known
-from litho.library.chunks.reader import Locator, Wanted
+from litho.library.chunks.reader import Ahead, Locator, Wanted
+from litho.library.chunks.spans import PAGE, PackFile
 from litho.library.chunks.store import sort_names
 from litho.library.chunks.writer import Frame
 from support.pace import Moment
 
 GRAIN = 4096
+MB = 1024 * 1024
 PACK = bytes(range(16))
 
 
@@ -344,3 +349,71 @@ def test_ten_million_chunks_are_loaded_in_under_two_seconds(store):
     assert since.took() < 2
     assert len(known) == count
     assert list(known._all[0].candidates((step * 77).to_bytes(8, "big") + bytes(24))) == [PACK]
+
+
+# ---------------------------------------------------------------- past the page cache
+
+
+def pages(size: int) -> memoryview:
+    return memoryview(mmap.mmap(-1, size))
+
+
+@given(st.data())
+@settings(max_examples=200, deadline=None)
+def test_a_pack_file_gives_the_bytes_that_lie_there_wherever_they_begin_and_go_to(tmp_path_factory, data):
+    path = tmp_path_factory.mktemp("pack") / "one.pack"
+    size = data.draw(st.integers(pack.PACK_HEADER, 5 * PAGE))
+    whole = (pack.pack_header(PACK) + random.Random(size).randbytes(5 * PAGE))[:size]  # noqa: S311
+    path.write_bytes(whole)
+    anywhere = st.one_of(st.sampled_from([0, PAGE, 2 * PAGE, 3 * PAGE]), st.integers(0, 4 * PAGE))
+    start, length, shift = (data.draw(anywhere) for _ in range(3))
+    view = pages(9 * PAGE)[shift : shift + length]
+    with contextlib.closing(PackFile(path, PACK)) as file:
+        path.unlink()
+        count = file.read(start, view)
+    assert bytes(view[:count]) == whole[start : start + length]
+    assert count == len(whole[start : start + length])
+
+
+def test_a_pack_file_that_is_another_is_not_read(tmp_path):
+    (tmp_path / "one.pack").write_bytes(pack.pack_header(PACK))
+    with pytest.raises(IntegrityError, match="another file than its name says"):
+        PackFile(tmp_path / "one.pack", PACK[::-1])
+
+
+def test_chunks_are_read_ahead_in_whole_pages_and_leave_the_page_cache_to_others(store):
+    where = fill(store, range(1, 1600, 2), pack_bytes=1 << 30)
+    (only,) = store.listing().live
+    path = store.path(only, "pack")
+    try:
+        os.close(os.open(path, os.O_RDONLY | os.O_DIRECT))
+    except OSError:
+        pytest.skip("the file system of this directory knows no direct I/O")
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    into = {n: bytearray(GRAIN) for n in where}
+    wanted = [Wanted(frame(n).digest, where[n], memoryview(into[n])) for n in where]
+    locator = Locator(store)
+    with Ahead(locator) as ahead, ChunkReader(locator) as reader:
+        fetched = ahead.read(wanted, pages(4 * MB))
+        assert not fetched.left
+        assert ahead.fetched == path.stat().st_size, "it begins on a page and ends with the pack"
+        reader.take(fetched)
+        assert reader.fetched == 0
+    assert all(into[n] == content(n) for n in where)
+    resident = process.run(["fincore", "--bytes", "--noheadings", "--output", "RES", path]).out
+    assert int(resident) < path.stat().st_size / 2, "all of a pack that was read once is in memory"
+
+
+def test_what_finds_no_room_is_left_for_who_unpacks(store):
+    where = fill(store, range(40), pack_bytes=16 * 1024)
+    into = {n: bytearray(GRAIN) for n in where}
+    wanted = [Wanted(frame(n).digest, where[n], memoryview(into[n])) for n in where]
+    locator = Locator(store)
+    with Ahead(locator) as ahead, ChunkReader(locator) as reader:
+        fetched = ahead.read(wanted, pages(8 * PAGE))
+        assert fetched.left
+        assert fetched.stretches
+        reader.take(fetched)
+    assert all(into[n] == content(n) for n in where)

@@ -60,4 +60,7 @@ def test_the_rows_of_both_labs_come_into_one_table(tmp_path: Path, monkeypatch: 
         "| 4 | failed | 0 |  |",
         "| all in two labs side by side | | 35 | one after the other 50 s |",
     ]
-    assert figures.failed(found) == ["failed: 3: it was ended in the middle", "failed: 4: TimeoutError: n01 did not say it"]
+    assert figures.failed(found) == [
+        "failed: 3: it was ended in the middle",
+        "failed: 4: TimeoutError: n01 did not say it",
+    ]

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import mmap
-import os
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -28,7 +27,7 @@ from litho.library.chunks import pack as packs
 from litho.library.chunks.index import Index
 from litho.library.chunks.known import Known
 from litho.library.chunks.pack import FRAME_HEADER, PackIndex, Record
-from litho.library.chunks.spans import Blame, PackMissingError
+from litho.library.chunks.spans import PAGE, Blame, PackFile, PackMissingError
 from litho.library.chunks.store import ChunkStore
 
 _WAY_OUT = (
@@ -244,7 +243,10 @@ class ChunkReader:
 
 
 class Ahead:
-    """Reads stretches for others to unpack; one for each thread. Use as a context manager."""
+    """Reads stretches for others to unpack; one for each thread. Use as a context manager.
+
+    It asks for whole pages, up to the end of a pack: those need no page cache (`spans.PackFile`).
+    """
 
     def __init__(self, locator: Locator) -> None:
         self._locator = locator
@@ -253,7 +255,7 @@ class Ahead:
         """Bytes read from packs."""
 
     def read(self, wanted: Sequence[Wanted], room: memoryview) -> Fetched:
-        """The bytes of packs in which `wanted` lie, side by side in `room`.
+        """The bytes of packs in which `wanted` lie, one after the other in `room`, which begins on a page.
 
         What is not where it should be is left: who unpacks finds out where else it is, or what is to be said. Raises
         IntegrityError (code chunk-missing), LibraryError.
@@ -266,15 +268,18 @@ class Ahead:
             return found
         at = 0
         for stretch in stretches:
-            view = room[at : at + stretch.end - stretch.start]
             with contextlib.suppress(IntegrityError):
-                if len(view) == stretch.end - stretch.start:
-                    self._spans.read(stretch.pack, stretch.start, view)
-                    found.stretches.append((stretch, view, self._spans.blame()))
-                    at += len(view)
+                start = stretch.start - stretch.start % PAGE
+                end = min(stretch.end + -stretch.end % PAGE, self._locator.store.index(stretch.pack).size)
+                view = room[at : at + end - start]
+                if len(view) == end - start:
+                    self._spans.read(stretch.pack, start, view)
+                    data = view[stretch.start - start : stretch.end - start]
+                    found.stretches.append((stretch, data, self._spans.blame()))
+                    self.fetched += len(view)
+                    at += len(view) + -len(view) % PAGE
                     continue
             found.left.extend(one for one, _ in stretch.chunks)
-        self.fetched += at
         return found
 
     def __enter__(self) -> Ahead:
@@ -289,24 +294,27 @@ def check_pack(store: ChunkStore, index: PackIndex) -> Iterator[int]:
 
     Yields the bytes read since the last time. Raises IntegrityError, LibraryError.
     """
-    buffer = memoryview(bytearray(SPAN))
+    buffer = _pages(SPAN)
     path = store.path(index.pack, "pack")
-    with files.telling(store.root), path.open("rb", buffering=0) as file:
-        # What the server has is to be read, not what this machine remembers having sent.
-        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-        packs.check_pack_header(file.read(packs.PACK_HEADER), index.pack)
+    with files.telling(store.root), contextlib.closing(PackFile(path, index.pack)) as file:
+        file.forget()
         yield packs.PACK_HEADER
         begin = have = 0
         told = packs.PACK_HEADER
         for record in sorted(index, key=lambda one: one.offset):
             if record.end > begin + have:
-                begin = record.offset
+                begin = record.offset - record.offset % PAGE
                 if record.end - begin > len(buffer):
-                    buffer = memoryview(bytearray(record.end - begin))
-                have = os.preadv(file.fileno(), [buffer], begin)
+                    buffer = _pages(record.end - begin)
+                have = file.read(begin, buffer)
                 yield max(0, begin + have - told)
                 told = max(told, begin + have)
             check_stored(index.pack, record, buffer[record.offset - begin : min(have, record.end - begin)])
+
+
+def _pages(size: int) -> memoryview:
+    """Memory that begins on a page, and is a multiple of pages."""
+    return memoryview(mmap.mmap(-1, size + -size % PAGE))
 
 
 def check_stored(pack: bytes, record: Record, frame: memoryview) -> memoryview:
