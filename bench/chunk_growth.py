@@ -1,7 +1,7 @@
 """How the chunk engine's cost grows: with threads, with the size of the disk, with the number of chunks that an index lists.
 
-Threads: capture and restore of one aged disk of mixed data with 1, 2 and 4 that hash and pack, or unpack, interleaved, packs in
-the page cache; those that read and write come on top.
+Threads: capture and restore of one aged disk of mixed data with 1, 2 and 4 that hash and pack, or unpack, interleaved; those
+that read and write come on top.
 Sizes: sparse disks of 1 to 64 GB with text that packs to about half of it on 2 % of each, so that the cost of what is not used
 can be seen: captured, captured again with nothing changed, restored, and restored again onto what is right already.
 Index: a library's catalog and an image's index of ten million chunks, made here, loaded from a cold disk.

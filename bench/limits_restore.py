@@ -29,8 +29,9 @@ from litho_agent.flow import Pool
 
 def parts(order: Order) -> dict[str, float]:
     """Direct write of as many bytes; unpacking and checking them on all cores, from memory to memory; reading the packs."""
+    packs_s = _read_packs(order)
     store, found = load(order)
-    return {"write_s": _write(order, found), "unpack_s": _unpack(store, found), "packs_s": _read_packs(order)}
+    return {"write_s": _write(order, found), "unpack_s": _unpack(store, found), "packs_s": packs_s}
 
 
 def _write(order: Order, found: Index) -> float:

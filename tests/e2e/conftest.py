@@ -80,7 +80,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
         elif report.failed:
             made.outcome = "failed"
         if report.failed and call.excinfo:
-            made.reason = made.reason or call.excinfo.exconly(tryshort=True).partition("\n")[0]
+            made.reason = made.reason or call.excinfo.exconly(tryshort=True).strip().partition("\n")[0]
         figures.write(item.config.stash[_ROWS])
     return report
 

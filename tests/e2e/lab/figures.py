@@ -35,8 +35,9 @@ def table(rows: list[Row], seconds: float, labs: int) -> list[str]:
 
 def failed(rows: list[Row]) -> list[str]:
     """A line for each scenario that failed: they are said last, because of a long log often only the end is kept."""
-    words = {row.title: row.reason or "it was ended in the middle" for row in rows if row.outcome == "failed"}
-    return [f"failed: {title}: {reason}" for title, reason in words.items()]
+    return [
+        f"failed: {row.title}: {row.reason or 'it was ended in the middle'}" for row in rows if row.outcome == "failed"
+    ]
 
 
 def write(rows: list[Row]) -> None:

@@ -298,6 +298,13 @@ def check_pack(store: ChunkStore, index: PackIndex) -> Iterator[int]:
     path = store.path(index.pack, "pack")
     with files.telling(store.root), contextlib.closing(PackFile(path, index.pack)) as file:
         file.forget()
+        file.check_header()
+        if file.size != index.size:
+            raise IntegrityError(
+                f"the pack {index.pack.hex()} has {file.size} bytes instead of {index.size}",
+                hint=_WAY_OUT,
+                code="corrupt-pack",
+            )
         yield packs.PACK_HEADER
         begin = have = 0
         told = packs.PACK_HEADER

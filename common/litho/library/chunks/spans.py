@@ -8,7 +8,7 @@ the reader has checked it: a pack's index by its own hash, each chunk by the has
 from __future__ import annotations
 
 import contextlib
-import errno
+import mmap
 import os
 from collections import OrderedDict
 from collections.abc import Callable
@@ -153,8 +153,12 @@ class FileSpans:
             found = PackFile(self._root / f"{pack.hex()}.pack", pack)
         except FileNotFoundError as exc:
             raise PackMissingError(pack, self._root) from exc
-        except IntegrityError:
-            self._doubt(pack)
+        try:
+            found.check_header()
+        except BaseException as exc:
+            found.close()
+            if isinstance(exc, IntegrityError):
+                self._doubt(pack)
             raise
         self._packs[pack] = found
         if len(self._packs) > _OPEN:
@@ -178,39 +182,45 @@ class PackFile:
     """
 
     def __init__(self, path: Path, pack: bytes) -> None:
-        """Opens it and looks at its header. Raises OSError, IntegrityError, LibraryError."""
-        flags = os.O_RDONLY | os.O_CLOEXEC
-        self._fd = os.open(path, flags)
+        """Opens it. Raises OSError."""
+        self._pack = pack
+        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         self._direct = -1
-        try:
-            packs.check_pack_header(os.pread(self._fd, packs.PACK_HEADER, 0), pack)
-            with contextlib.suppress(OSError):
-                # By its own name it may be gone already.
-                self._direct = os.open(f"/proc/self/fd/{self._fd}", flags | os.O_DIRECT)
-        except BaseException:
-            os.close(self._fd)
-            raise
+        with contextlib.suppress(OSError):
+            # By its own name it may be gone already.
+            self._direct = os.open(f"/proc/self/fd/{self._fd}", os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECT)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file. Raises OSError."""
+        return os.fstat(self._fd).st_size
+
+    def check_header(self) -> None:
+        """Raises OSError; IntegrityError when it is not what its name says, LibraryError when it is of a newer format."""
+        page = memoryview(mmap.mmap(-1, PAGE))
+        packs.check_pack_header(bytes(page[: self.read(0, page)]), self._pack)
 
     def read(self, start: int, view: memoryview) -> int:
         """Fill `view` from `start` on, as far as the file goes; answers how many bytes that are. Raises OSError."""
         at = 0
         while at < len(view):
             left = len(view) - at
-            direct = self._direct >= 0 and not (start + at) % PAGE and left >= PAGE
-            count = self._read(start + at, view[at : at + left - left % PAGE] if direct else view[at:], direct=direct)
+            whole = 0 if (start + at) % PAGE else left - left % PAGE
+            count = self._read(start + at, view[at : at + (whole or left)], whole=bool(whole))
             if count == 0:
                 break
             at += count
         return at
 
-    def _read(self, start: int, view: memoryview, *, direct: bool) -> int:
-        if direct:
+    def _read(self, start: int, view: memoryview, *, whole: bool) -> int:
+        if whole and self._direct >= 0:
             try:
                 return os.preadv(self._direct, [view], start)
-            except OSError as exc:
-                if exc.errno != errno.EINVAL:
-                    raise
-                # The memory does not suit it.
+            except OSError:
+                # The memory does not suit it, or the file system. Or the bytes cannot be read: then the cache says so in
+                # the words of files, and not in those of a disk.
+                os.close(self._direct)
+                self._direct = -1
         return os.preadv(self._fd, [view], start)
 
     def forget(self) -> None:
