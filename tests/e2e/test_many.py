@@ -10,8 +10,8 @@ from .lab.machine import Disk
 HOLDS = ("armed", "claimed", "planned", "running")
 """States of a task that has a slot."""
 BUSES = {1: "virtio", 2: "sata", 3: "nvme"}
-SLOW_MIB_S = {1: 3, 2: 3}
-"""Their 160 MiB take a minute: so one still moves bytes when the other, whose boot may take half a minute longer, begins."""
+SLOW_MIB_S = {1: 2, 2: 2}
+"""Their 160 MiB take 80 s: so one still moves bytes when the other begins, whose boot may take 40 s longer on a busy machine."""
 
 
 @pytest.mark.scenario("4 three nodes from one image, two slots")
