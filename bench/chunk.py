@@ -154,11 +154,11 @@ class Bench:
         self.ratios.setdefault(name, []).append(value)
 
 
-def told(bench: Bench, size: int, rounds: int) -> str:
-    """For people, in Markdown."""
+def told(bench: Bench, size: int, rounds: int, part: str) -> str:
+    """For people, in Markdown; `part` stands behind the file system when it is measured more than once."""
     changed, fs = bench.changed, bench.place.fs
     lines = [
-        f"## {fs}: {changed.used / 1e9:.2f} GB used of {size / 1e9:.2f} GB",
+        f"## {f'{fs} {part}'.strip()}: {changed.used / 1e9:.2f} GB used of {size / 1e9:.2f} GB",
         "",
         f"{report.machine()}. Interleaved rounds: {rounds}; walls and CPU seconds are medians of the times told. CPU seconds of "
         "programs, others' with the kernel's loop threads.",
@@ -234,7 +234,7 @@ def main(argv: list[str]) -> int:
     for fs in systems:
         with tempfile.TemporaryDirectory(prefix="litho-bench-", dir=args.dir) as made:
             bench = measure(Path(made), fs, args)
-        text = told(bench, args.size * MB, args.rounds)
+        text = told(bench, args.size * MB, args.rounds, args.part)
         if args.json:
             whole = {"fs": fs, "runs": msgspec.to_builtins(bench.clock.runs), "ratios": bench.ratios}
             print(json.dumps({**whole, "changed": msgspec.to_builtins(bench.changed)}, indent=1))

@@ -4,7 +4,10 @@ Three things work side by side: the target disk, the cores, the library with the
 each (write, unpack, fetch); one that is looked at takes the disk's for reading and the cores' for hashing, and then that of
 writing for the share `p` of it that differs. What takes longest of the three is what a restore waits for, so looking pays while
 
-    max(read + p * write, hash + p * unpack, p * fetch)  <=  max(write, unpack, fetch)        seconds a byte
+    max(read + p * write, hash + p * unpack, p * fetch)  <=  1.25 * max(write, unpack, fetch)        seconds a byte
+
+and max(read, hash) <= max(write, unpack, fetch): where a look alone is slower, nothing is looked at. Together they may take a
+quarter longer: what is not written spares disk and server, and changes lie in clusters, so the next units may differ less.
 
 All are measured as the restore goes, each as a sum that slowly forgets. While it writes without looking, every so often
 a unit is looked at all the same, so a target whose first half differs and whose second does not is noticed.
@@ -19,6 +22,9 @@ Mode = Literal["auto", "plain", "delta"]
 SAMPLES = 16
 """Units that are looked at before the rule speaks, spread over the partition, and those that are on their way by then."""
 PROBE_EVERY = 32
+WORTH = 1.25
+"""How much longer looking may take. Measured on an NTFS of 6 GB of which 15 % had changed, on a disk that writes faster than it
+reads: without it a restore that looks wrote 2.4 times what had changed, in 2.9 s, where reading all of it took 2.5 s."""
 _FORGET = 0.95
 
 
@@ -53,14 +59,15 @@ class Chooser:
         return False
 
     def pays(self) -> bool:
-        """True when looking first is the faster way, as far as is known."""
+        """True when looking first is the faster way, or nearly, as far as is known."""
         if not self._look_bytes or not self._write_bytes:
             # Nothing had to be written yet: every look was worth it.
             return True
         share = self._differing / self._look_bytes
         looks = [seconds / self._look_bytes for seconds in self._look]
         writes = [seconds / self._write_bytes for seconds in self._write]
-        return max(look + share * write for look, write in zip(looks, writes, strict=True)) <= max(writes)
+        both = [look + share * write for look, write in zip(looks, writes, strict=True)]
+        return max(looks) <= max(writes) and max(both) <= WORTH * max(writes)
 
     def looked(self, took: Seconds, count: int, differing: int) -> None:
         """A unit of `count` bytes was read and hashed; `differing` of them have to be written."""

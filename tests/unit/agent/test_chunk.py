@@ -91,10 +91,14 @@ def test_a_target_that_is_right_further_on_is_noticed():
         # Writing waits for the server, so that the disk and the cores have time to look.
         (Seconds(disk=0.9, cores=0.5), Seconds(disk=1.0, cores=0.6, library=2.0), 0.5, True),
         # The disk is what it waits for, and a look takes more of it than it spares.
-        (Seconds(disk=0.6, cores=0.1), Seconds(disk=1.0, cores=0.9, library=0.9), 0.5, False),
+        (Seconds(disk=0.9, cores=0.1), Seconds(disk=1.0, cores=0.9, library=0.9), 0.5, False),
         # The sums say that a look is cheap (1.2 of 3.0), but each of the three is busy all the time already.
-        (Seconds(disk=0.6, cores=0.6), Seconds(disk=1.0, cores=1.0, library=1.0), 0.5, False),
-        (Seconds(disk=0.6, cores=0.6), Seconds(disk=1.0, cores=1.0, library=1.0), 0.3, True),
+        (Seconds(disk=0.6, cores=0.6), Seconds(disk=1.0, cores=1.0, library=1.0), 0.7, False),
+        # Somewhat slower than writing all, for the sake of what need not be written.
+        (Seconds(disk=0.6, cores=0.6), Seconds(disk=1.0, cores=1.0, library=1.0), 0.6, True),
+        # Little would have to be written, and yet the disk reads more slowly than it writes.
+        (Seconds(disk=1.1), Seconds(disk=1.0), 0.01, False),
+        (Seconds(disk=0.5, cores=1.1), Seconds(disk=1.0, cores=0.4), 0.01, False),
     ],
 )
 def test_what_is_busiest_decides_and_not_the_sum(look, write, share, answer):
