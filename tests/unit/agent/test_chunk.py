@@ -427,7 +427,7 @@ def test_a_pack_is_read_back_as_it_lies_and_a_flipped_bit_in_it_is_found(tmp_pat
     [pack] = writer.sealed
     index = store.index(pack)
     path = store.path(pack, "pack")
-    assert sum(check_pack(store, index)) == path.stat().st_size > saved.stored / 2
+    assert sum(check_pack(store, index)) == path.stat().st_size >= saved.stored
     stored = bytearray(path.read_bytes())
     for at in (5, len(stored) // 2, len(stored) - 1):
         stored[at] ^= 4

@@ -144,10 +144,7 @@ class Locator:
             try:
                 wanted = self.store.index(pack).size
                 size = self.store.packs.size(pack)
-                if size != wanted:
-                    raise IntegrityError(
-                        f"the pack {pack.hex()} has {size} bytes instead of {wanted}", code="corrupt-pack"
-                    )
+                _require_size(pack, size, wanted)
             except LibraryError as exc:
                 if exc.code not in _DAMAGE:
                     raise
@@ -292,6 +289,8 @@ class Ahead:
 def check_pack(store: ChunkStore, index: PackIndex) -> Iterator[int]:
     """Read a whole pack in the order in which it lies, and compare every stored byte with its CRC; nothing is unpacked.
 
+    Its header and its length are looked at, too.
+
     Yields the bytes read since the last time. Raises IntegrityError, LibraryError.
     """
     buffer = _pages(SPAN)
@@ -299,12 +298,7 @@ def check_pack(store: ChunkStore, index: PackIndex) -> Iterator[int]:
     with files.telling(store.root), contextlib.closing(PackFile(path, index.pack)) as file:
         file.forget()
         file.check_header()
-        if file.size != index.size:
-            raise IntegrityError(
-                f"the pack {index.pack.hex()} has {file.size} bytes instead of {index.size}",
-                hint=_WAY_OUT,
-                code="corrupt-pack",
-            )
+        _require_size(index.pack, file.size, index.size)
         yield packs.PACK_HEADER
         begin = have = 0
         told = packs.PACK_HEADER
@@ -317,6 +311,13 @@ def check_pack(store: ChunkStore, index: PackIndex) -> Iterator[int]:
                 yield max(0, begin + have - told)
                 told = max(told, begin + have)
             check_stored(index.pack, record, buffer[record.offset - begin : min(have, record.end - begin)])
+
+
+def _require_size(pack: bytes, size: int, wanted: int) -> None:
+    if size != wanted:
+        raise IntegrityError(
+            f"the pack {pack.hex()} has {size} bytes instead of {wanted}", hint=_WAY_OUT, code="corrupt-pack"
+        )
 
 
 def _pages(size: int) -> memoryview:

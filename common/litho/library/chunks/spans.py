@@ -3,6 +3,8 @@
 A `PackSource` knows packs by their identifier; a thread reads through `Spans` of its own. `PackFiles` is the library's directory.
 A web server, and several sources together, are others (the agent's). What any of them hands over is hostile until
 the reader has checked it: a pack's index by its own hash, each chunk by the hash that the image's index has of it.
+
+Files are read past the page cache where that can be (`PackFile`).
 """
 
 from __future__ import annotations
